@@ -1,0 +1,76 @@
+# One command per task; `make` alone lists them.
+#
+# Variables: HOST and PORT for `run`; PYTHON for the interpreter behind .venv;
+# SYSTEM_PACKAGES=1 lets `test` install wrk and strace by apt-get when run as root.
+
+PYTHON ?= $(shell tools/pythons.sh main)
+VENV ?= .venv
+TARGET_DIR ?= target
+HOST ?= 127.0.0.1
+PORT ?= 8000
+
+# Where rustup puts cargo when the shell's profile was not read again.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
+BIN := $(VENV)/bin
+REQUIREMENTS := $(VENV)/.requirements
+BUILT := $(VENV)/.built
+RUST_SOURCES := Cargo.toml Cargo.lock $(wildcard crates/*/Cargo.toml) \
+	$(shell find crates -name '*.rs' 2>/dev/null)
+
+.PHONY: help build run test test-long lint fmt bench docs clean check-tools system-packages
+
+help: ## list the commands
+	@awk -F ' ?## ' '/^[a-z-]+:.*## /{sub(/:.*/, "", $$1); printf "make %-10s %s\n", $$1, $$2}' \
+		$(MAKEFILE_LIST)
+
+build: check-tools $(BUILT) ## set up .venv and build the release extension into it
+
+run: build ## serve examples/hello.py on HOST and PORT
+	@$(BIN)/theframework run examples.hello:app --host $(HOST) --port $(PORT)
+
+test: build system-packages ## run all tests, on every CPython that is installed
+	cargo test --workspace --locked
+	tools/test-pythons.sh
+
+test-long: build system-packages ## run the tests that take minutes
+	$(BIN)/pytest -m long -s
+
+lint: build ## check form and types: rustfmt, clippy, ruff, mypy
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+fmt: build ## format all sources
+	cargo fmt --all
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: build ## measure beside other servers
+	$(BIN)/python bench/run.py
+
+docs: build ## write the generated pages
+	$(BIN)/python -m theframework.settings > docs/settings.md
+
+clean: ## remove all that was built, .venv too
+	rm -rf .venv .venv-* target .pytest_cache .mypy_cache .ruff_cache
+	rm -f python/theframework/*.so
+	find python tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
+
+check-tools:
+	@tools/check.sh "$(PYTHON)"
+
+system-packages:
+	@tools/system-packages.sh
+
+$(REQUIREMENTS): requirements-dev.txt | check-tools
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+$(BUILT): $(REQUIREMENTS) pyproject.toml $(RUST_SOURCES) | check-tools
+	VIRTUAL_ENV=$(abspath $(VENV)) CARGO_TARGET_DIR=$(abspath $(TARGET_DIR)) \
+		$(BIN)/maturin develop --release --locked --quiet
+	@touch $@

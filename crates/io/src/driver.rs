@@ -1,0 +1,182 @@
+//! The driver's contract: operations in, events out.
+//!
+//! An operation is submitted with a `token` that means something to the caller, and is named by an
+//! [`OpId`] that means something to the driver. It ends with exactly one *final* event
+//! (`more == false`); until then the driver owns what the operation reads or writes: buffers and
+//! writes are taken by value and come home in the final event.
+//!
+//! What a driver hides: a multishot operation that the kernel ended early, a receive that found no
+//! buffer, a short write. They go on by themselves.
+//! What it does not hide: a cancel that lost. Its operation may still bring data, and the final
+//! event then says what happened, not that it was cancelled.
+
+use std::fmt;
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+use theframework_memory::{InputBuffer, Key, OutOfMemory};
+
+use crate::lease::Lease;
+use crate::write::Write;
+
+/// A write of at most this many bytes either ends in the turn in which it is submitted, or says by
+/// [`Outcome::SendProgress`] that it has to wait for the peer.
+pub const SEND_AT_ONCE_MAX: usize = 64 * 1024;
+
+/// Names one submitted operation until its final event. Stale ids are harmless.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct OpId(pub(crate) Key);
+
+/// An error number of the operating system.
+#[derive(Copy, Clone, PartialEq, Eq)]
+pub struct Errno(pub i32);
+
+impl Errno {
+    /// The operation was cancelled before it did anything.
+    pub const CANCELLED: Errno = Errno(libc::ECANCELED);
+
+    /// Whether accepting failed for want of descriptors or memory: it may succeed later.
+    pub fn is_exhaustion(self) -> bool {
+        matches!(
+            self.0,
+            libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM
+        )
+    }
+}
+
+impl fmt::Debug for Errno {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", std::io::Error::from_raw_os_error(self.0))
+    }
+}
+
+/// What a poll waits for.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Interest {
+    /// Readable, or hung up.
+    Readable,
+    /// Writable, or hung up.
+    Writable,
+    /// The peer has closed or reset; unread data alone does not count.
+    HangUp,
+}
+
+/// How long one turn may wait for events.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Wait {
+    /// Submit, take what is there, return at once.
+    Poll,
+    /// Until an event arrives, or this much time has passed (`None`: for ever).
+    For(Option<Duration>),
+}
+
+/// What became of an operation, with everything that it owned.
+#[derive(Debug)]
+pub enum Outcome<B> {
+    /// A connection was accepted (multishot: `more` is set while accepting goes on).
+    Accepted(OwnedFd),
+    /// Bytes arrived in a leased buffer.
+    Received(Lease),
+    /// A single receive ended: the buffer comes back with what was committed to it.
+    /// The count is 0 at the end of the stream.
+    ReceivedInto(Box<InputBuffer>, Result<usize, Errno>),
+    /// The peer has finished sending (final).
+    EndOfStream,
+    /// The socket took a part of a write, or nothing yet: how many bytes so far. The write goes on.
+    SendProgress(usize),
+    /// A write ended: everything was sent, or the error says why not.
+    Sent(Box<Write<B>>, Result<(), Errno>),
+    /// A poll is ready.
+    Ready,
+    /// The operation failed or was cancelled; it owned nothing that has to come home.
+    Failed(Errno),
+}
+
+/// One event of one operation.
+#[derive(Debug)]
+pub struct Event<B> {
+    /// What the caller gave at submission.
+    pub token: u64,
+    /// The operation, for cancelling it while `more` is set.
+    pub op: OpId,
+    /// Whether the operation goes on after this event.
+    pub more: bool,
+    /// What happened.
+    pub outcome: Outcome<B>,
+}
+
+/// A completion driver. One worker, one driver, one thread.
+///
+/// `B` is the type of bodies that a write keeps alive until its final completion. The driver
+/// stores it and hands it back; it never drops one by itself.
+///
+/// Submitting costs no system call: the queue goes to the kernel with the next [`turn`](Self::turn).
+pub trait Driver<B> {
+    /// Starts accepting on a listener, until cancelled. Each connection is an event.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`] when no operation slot can be had.
+    fn accept(&mut self, listener: BorrowedFd<'_>, token: u64) -> Result<OpId, OutOfMemory>;
+
+    /// Takes one waiting connection from a non-blocking listener, if there is one.
+    ///
+    /// # Errors
+    /// The operating system's; `EAGAIN` (nobody is waiting) is `Ok(None)`.
+    fn accept_now(&mut self, listener: BorrowedFd<'_>) -> Result<Option<OwnedFd>, Errno>;
+
+    /// Starts receiving into leased buffers, until end of stream, error or cancel.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`] when no operation slot can be had.
+    fn receive(&mut self, fd: RawFd, token: u64) -> Result<OpId, OutOfMemory>;
+
+    /// Receives once into the free space of `input`, which the operation owns meanwhile.
+    ///
+    /// # Errors
+    /// Gives the buffer back when no operation slot can be had.
+    fn receive_into(
+        &mut self,
+        fd: RawFd,
+        token: u64,
+        input: Box<InputBuffer>,
+    ) -> Result<OpId, Box<InputBuffer>>;
+
+    /// Sends all of a write. The socket must not have another write pending.
+    ///
+    /// # Errors
+    /// Gives the write back when no operation slot can be had.
+    fn send(&mut self, fd: RawFd, token: u64, write: Box<Write<B>>) -> Result<OpId, Box<Write<B>>>;
+
+    /// Waits once for readiness.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`] when no operation slot can be had.
+    fn poll(&mut self, fd: RawFd, interest: Interest, token: u64) -> Result<OpId, OutOfMemory>;
+
+    /// Asks for an operation to end. Its final event still comes, and may carry a success.
+    fn cancel(&mut self, op: OpId);
+
+    /// Ends the sending side of a connection (TCP: sends FIN).
+    fn shutdown_write(&mut self, fd: RawFd);
+
+    /// Closes a descriptor whose operations have all ended.
+    fn close(&mut self, fd: OwnedFd);
+
+    /// Whether events wait that need no waiting for: a look at shared memory, no system call.
+    fn has_events(&mut self) -> bool;
+
+    /// Submits everything queued and gathers events; at most one system call.
+    ///
+    /// # Errors
+    /// Only what leaves the driver unusable.
+    fn turn(&mut self, wait: Wait) -> Result<(), Errno>;
+
+    /// The next event that was gathered.
+    fn next_event(&mut self) -> Option<Event<B>>;
+
+    /// Operations that have not had their final event.
+    fn operations(&self) -> usize;
+
+    /// Leased buffers that have not come back.
+    fn leases(&self) -> usize;
+}

@@ -1,0 +1,612 @@
+//! The driver on io_uring.
+//!
+//! One ring per worker: SINGLE_ISSUER and DEFER_TASKRUN, one `io_uring_enter` per turn. Each
+//! operation has a slot in a slab; `user_data` is the slot's key, so a completion for a slot that
+//! was reused is seen by its generation and dropped.
+//!
+//! States of an operation:
+//!
+//! ```text
+//!            submit                  completion without F_MORE
+//!  (none) ----------> in flight -------------------------------> final event, slot freed
+//!                       |  ^  \
+//!        no buffer left |  |   \ cancel: the slot stays until the final completion
+//!                       v  |    v
+//!                     starved   cancelling
+//! ```
+//!
+//! Small writes complete without a completion. They are sent with MSG_DONTWAIT | MSG_WAITALL and
+//! CQE_SKIP_SUCCESS: such a send is done, in full, when `io_uring_enter` has consumed its entry,
+//! and anything else (a full socket buffer, a part, an error) posts a completion at that moment. So
+//! once the completion queue is drained, every consumed send that has not been heard of has
+//! succeeded, and its final event is made here. That saves a completion for each response and, on a
+//! lone connection, one of two system calls for each request: the wait is not ended by the send.
+//! What did not fit is sent again as an ordinary operation that waits for the socket.
+
+mod buffers;
+mod setup;
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::time::{Duration, Instant};
+
+use io_uring::{IoUring, cqueue, opcode, squeue, types};
+use theframework_memory::{InputBuffer, Key, OutOfMemory, Slab};
+
+use crate::driver::{Driver, Errno, Event, Interest, OpId, Outcome, SEND_AT_ONCE_MAX, Wait};
+use crate::lease::LeasePool;
+use crate::write::{KeptBytes, Write};
+use buffers::BufferRing;
+pub use setup::{SetupError, UringConfig, probe};
+
+/// Completions of cancels, closes and shutdowns: nobody waits for them.
+const IGNORED: u64 = 0;
+/// How long dropping the driver waits for the kernel to let go of its buffers.
+const DROP_WAIT: Duration = Duration::from_secs(1);
+
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+enum Kind {
+    Accept,
+    Receive,
+    ReceiveInto,
+    Send,
+    Poll,
+}
+
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+enum State {
+    /// The kernel has it, or will have it with the next enter.
+    InFlight,
+    /// A send that posts a completion only if it does not succeed.
+    Inline,
+    /// A receive that found no buffer; it is armed again when one came back.
+    Starved,
+}
+
+enum Payload<B> {
+    None,
+    Input(Box<InputBuffer>),
+    Write(Box<Write<B>>),
+}
+
+struct Op<B> {
+    token: u64,
+    payload: Payload<B>,
+    fd: RawFd,
+    kind: Kind,
+    state: State,
+    cancelling: bool,
+}
+
+/// The io_uring driver. See the module's first lines for how an operation lives.
+pub struct UringDriver<B: KeptBytes> {
+    // Dropped by hand: the ring goes before the memory that the kernel may write to.
+    ring: ManuallyDrop<IoUring>,
+    buffers: ManuallyDrop<BufferRing>,
+    ops: ManuallyDrop<Slab<Op<B>>>,
+    pool: LeasePool,
+    starved: Vec<Key>,
+    /// Operations that ended without the kernel: their final event is due.
+    ended: VecDeque<Key>,
+    /// Inline sends by their position in the submission queue.
+    inline: VecDeque<(u32, Key)>,
+    /// Entries pushed so far, wrapping.
+    pushed: u32,
+}
+
+impl<B: KeptBytes> fmt::Debug for UringDriver<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UringDriver")
+            .field("operations", &self.ops.len())
+            .field("pool", &self.pool)
+            .field("starved", &self.starved.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<B: KeptBytes> UringDriver<B> {
+    /// Sets up a ring and its receive buffers on the calling thread, which must be the one that
+    /// uses the driver.
+    ///
+    /// # Errors
+    /// [`SetupError`] with the cause and what to do about it.
+    pub fn new(config: &UringConfig) -> Result<Self, SetupError> {
+        let ring = setup::ring(config)?;
+        let pool = LeasePool::new(config.receive_buffers).map_err(|_| SetupError::memory())?;
+        let buffers = BufferRing::register(&ring, &pool).map_err(SetupError::from_os)?;
+        Ok(UringDriver {
+            ring: ManuallyDrop::new(ring),
+            buffers: ManuallyDrop::new(buffers),
+            ops: ManuallyDrop::new(Slab::new()),
+            pool,
+            starved: Vec::new(),
+            ended: VecDeque::new(),
+            inline: VecDeque::new(),
+            pushed: 0,
+        })
+    }
+
+    fn start(&mut self, kind: Kind, fd: RawFd, token: u64) -> Result<Key, OutOfMemory> {
+        self.ops.insert(Op {
+            token,
+            payload: Payload::None,
+            fd,
+            kind,
+            state: State::InFlight,
+            cancelling: false,
+        })
+    }
+
+    /// Gives a new operation what it owns, and arms it.
+    fn start_with(&mut self, key: Key, state: State, payload: Payload<B>) -> OpId {
+        if let Some(op) = self.ops.get_mut(key) {
+            op.state = state;
+            op.payload = payload;
+        }
+        self.arm(key);
+        OpId(key)
+    }
+
+    /// Queues one entry; goes to the kernel early when the queue is full.
+    fn push(&mut self, entry: &squeue::Entry) {
+        // SAFETY: everything that an entry points at is owned by its operation's slot (a boxed
+        // write, a boxed input buffer, the receive pool) until the final completion.
+        while unsafe { self.ring.submission().push(entry) }.is_err() {
+            // An error here (EBUSY, EINTR) leaves the queue full: the kernel wants completions to
+            // be reaped first, which this same call makes possible by flushing them.
+            let _ = self.ring.submit();
+        }
+        self.pushed = self.pushed.wrapping_add(1);
+    }
+
+    fn arm(&mut self, key: Key) {
+        let Some(op) = self.ops.get_mut(key) else {
+            return;
+        };
+        let fd = types::Fd(op.fd);
+        let mut inline = false;
+        let entry = match op.kind {
+            Kind::Accept => opcode::AcceptMulti::new(fd)
+                .flags(libc::SOCK_CLOEXEC)
+                .build(),
+            Kind::Receive => opcode::RecvMulti::new(fd, buffers::GROUP).build(),
+            Kind::ReceiveInto => {
+                let Payload::Input(input) = &mut op.payload else {
+                    unreachable!("a receive into a buffer owns that buffer")
+                };
+                let free = input.free_mut();
+                opcode::Recv::new(fd, free.as_mut_ptr(), free.len().min(1 << 30) as u32).build()
+            }
+            Kind::Send => {
+                let Payload::Write(write) = &mut op.payload else {
+                    unreachable!("a send owns its write")
+                };
+                let (first, second) = write.remaining();
+                inline = op.state == State::Inline;
+                let flags = if inline {
+                    libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT | libc::MSG_WAITALL
+                } else {
+                    libc::MSG_NOSIGNAL
+                };
+                let entry = if second.is_empty() {
+                    let len = first.len().min(1 << 30) as u32;
+                    opcode::Send::new(fd, first.as_ptr(), len)
+                        .flags(flags)
+                        .build()
+                } else {
+                    opcode::SendMsg::new(fd, write.message())
+                        .flags(flags as u32)
+                        .build()
+                };
+                if inline {
+                    entry.flags(squeue::Flags::SKIP_SUCCESS)
+                } else {
+                    entry
+                }
+            }
+            Kind::Poll => unreachable!("a poll is armed once, where it is made"),
+        };
+        self.push(&entry.user_data(key.to_u64()));
+        if inline {
+            self.inline.push_back((self.pushed, key));
+        }
+    }
+
+    fn finish(
+        &mut self,
+        key: Key,
+        outcome: impl FnOnce(Payload<B>) -> Outcome<B>,
+    ) -> Option<Event<B>> {
+        let op = self.ops.remove(key)?;
+        Some(Event {
+            token: op.token,
+            op: OpId(key),
+            more: false,
+            outcome: outcome(op.payload),
+        })
+    }
+
+    fn fail(&mut self, key: Key, errno: Errno) -> Option<Event<B>> {
+        self.finish(key, |payload| match payload {
+            Payload::None => Outcome::Failed(errno),
+            Payload::Input(input) => Outcome::ReceivedInto(input, Err(errno)),
+            Payload::Write(write) => Outcome::Sent(write, Err(errno)),
+        })
+    }
+
+    fn complete(&mut self, entry: &cqueue::Entry) -> Option<Event<B>> {
+        let (result, flags) = (entry.result(), entry.flags());
+        let key = Key::from_u64(entry.user_data());
+        let Some(op) = self.ops.get_mut(key) else {
+            // IGNORED, or a slot that has gone: whatever it still brings home goes back.
+            if let Some(id) = cqueue::buffer_select(flags) {
+                // SAFETY: the kernel has just handed this buffer over.
+                drop(unsafe { self.pool.lease(id, 0) });
+            }
+            return None;
+        };
+        let (token, kind, cancelling) = (op.token, op.kind, op.cancelling);
+        let more = cqueue::more(flags);
+        let goes_on = more || !cancelling;
+        match kind {
+            Kind::Receive => {
+                if let Some(id) = cqueue::buffer_select(flags) {
+                    // SAFETY: the kernel has just handed this buffer over, with `result` bytes.
+                    let lease = unsafe { self.pool.lease(id, result.max(0) as usize) };
+                    if result > 0 {
+                        if !more && goes_on {
+                            self.arm(key);
+                        } else if !goes_on {
+                            return self.finish(key, |_| Outcome::Received(lease));
+                        }
+                        return Some(Event {
+                            token,
+                            op: OpId(key),
+                            more: true,
+                            outcome: Outcome::Received(lease),
+                        });
+                    }
+                }
+                match -result {
+                    0 => self.finish(key, |_| Outcome::EndOfStream),
+                    libc::ENOBUFS if !cancelling => {
+                        op.state = State::Starved;
+                        self.starved.push(key);
+                        None
+                    }
+                    libc::EINTR if !cancelling => {
+                        self.arm(key);
+                        None
+                    }
+                    libc::ENOBUFS => self.fail(key, Errno::CANCELLED),
+                    errno => self.fail(key, Errno(errno)),
+                }
+            }
+            Kind::Send => self.complete_send(key, result),
+            Kind::ReceiveInto => {
+                if result < 0 {
+                    return self.fail(key, Errno(-result));
+                }
+                self.finish(key, |payload| {
+                    let Payload::Input(mut input) = payload else {
+                        unreachable!("a receive into a buffer owns that buffer")
+                    };
+                    input.commit(result as usize);
+                    Outcome::ReceivedInto(input, Ok(result as usize))
+                })
+            }
+            Kind::Accept => {
+                if result < 0 {
+                    return self.fail(key, Errno(-result));
+                }
+                // SAFETY: the kernel has just opened this descriptor for us.
+                let fd = unsafe { OwnedFd::from_raw_fd(result) };
+                if !goes_on {
+                    return self.finish(key, |_| Outcome::Accepted(fd));
+                }
+                if !more {
+                    self.arm(key);
+                }
+                Some(Event {
+                    token,
+                    op: OpId(key),
+                    more: true,
+                    outcome: Outcome::Accepted(fd),
+                })
+            }
+            Kind::Poll if result < 0 => self.fail(key, Errno(-result)),
+            Kind::Poll => self.finish(key, |_| Outcome::Ready),
+        }
+    }
+
+    fn complete_send(&mut self, key: Key, result: i32) -> Option<Event<B>> {
+        let op = self.ops.get_mut(key)?;
+        let Payload::Write(write) = &mut op.payload else {
+            unreachable!("a send owns its write")
+        };
+        if result < 0 && result != -libc::EAGAIN && result != -libc::EINTR {
+            return self.fail(key, Errno(-result));
+        }
+        write.advance(result.max(0) as usize);
+        if write.sent() == write.len() {
+            return self.finish_sent(key);
+        }
+        if op.cancelling {
+            return self.fail(key, Errno::CANCELLED);
+        }
+        let (token, sent) = (op.token, write.sent());
+        op.state = State::InFlight;
+        self.arm(key);
+        Some(Event {
+            token,
+            op: OpId(key),
+            more: true,
+            outcome: Outcome::SendProgress(sent),
+        })
+    }
+
+    fn finish_sent(&mut self, key: Key) -> Option<Event<B>> {
+        self.finish(key, |payload| match payload {
+            Payload::Write(write) => Outcome::Sent(write, Ok(())),
+            _ => unreachable!("a send owns its write"),
+        })
+    }
+
+    /// The final event of one inline send that the kernel has consumed without a word.
+    fn next_inline(&mut self) -> Option<Event<B>> {
+        let consumed = self
+            .pushed
+            .wrapping_sub(self.ring.submission().len() as u32);
+        while let Some(&(position, key)) = self.inline.front() {
+            if (consumed.wrapping_sub(position) as i32) < 0 {
+                return None;
+            }
+            self.inline.pop_front();
+            if self
+                .ops
+                .get(key)
+                .is_some_and(|op| op.state == State::Inline)
+            {
+                if let Some(Op {
+                    payload: Payload::Write(write),
+                    ..
+                }) = self.ops.get_mut(key)
+                {
+                    let rest = write.len() - write.sent();
+                    write.advance(rest);
+                }
+                return self.finish_sent(key);
+            }
+        }
+        None
+    }
+
+    fn overflowed(&mut self) -> bool {
+        self.ring.submission().cq_overflow()
+    }
+
+    fn cancel_all(&mut self) {
+        let keys: Vec<Key> = self.ops.keys().collect();
+        for key in keys {
+            self.cancel(OpId(key));
+        }
+        let until = Instant::now() + DROP_WAIT;
+        while !self.ops.is_empty() && Instant::now() < until {
+            if self
+                .turn(Wait::For(Some(Duration::from_millis(20))))
+                .is_err()
+            {
+                return;
+            }
+            while self.next_event().is_some() {}
+        }
+    }
+}
+
+impl<B: KeptBytes> Driver<B> for UringDriver<B> {
+    fn accept(&mut self, listener: BorrowedFd<'_>, token: u64) -> Result<OpId, OutOfMemory> {
+        let key = self.start(Kind::Accept, listener.as_raw_fd(), token)?;
+        self.arm(key);
+        Ok(OpId(key))
+    }
+
+    fn accept_now(&mut self, listener: BorrowedFd<'_>) -> Result<Option<OwnedFd>, Errno> {
+        // SAFETY: plain system call with null address pointers.
+        let fd = unsafe {
+            libc::accept4(
+                listener.as_raw_fd(),
+                std::ptr::null_mut(),
+                std::ptr::null_mut(),
+                libc::SOCK_CLOEXEC,
+            )
+        };
+        if fd >= 0 {
+            // SAFETY: the kernel has just opened this descriptor for us.
+            return Ok(Some(unsafe { OwnedFd::from_raw_fd(fd) }));
+        }
+        match last_errno() {
+            Errno(libc::EAGAIN | libc::EINTR | libc::ECONNABORTED) => Ok(None),
+            errno => Err(errno),
+        }
+    }
+
+    fn receive(&mut self, fd: RawFd, token: u64) -> Result<OpId, OutOfMemory> {
+        let key = self.start(Kind::Receive, fd, token)?;
+        self.arm(key);
+        Ok(OpId(key))
+    }
+
+    fn receive_into(
+        &mut self,
+        fd: RawFd,
+        token: u64,
+        input: Box<InputBuffer>,
+    ) -> Result<OpId, Box<InputBuffer>> {
+        match self.start(Kind::ReceiveInto, fd, token) {
+            Ok(key) => Ok(self.start_with(key, State::InFlight, Payload::Input(input))),
+            Err(OutOfMemory) => Err(input),
+        }
+    }
+
+    fn send(&mut self, fd: RawFd, token: u64, write: Box<Write<B>>) -> Result<OpId, Box<Write<B>>> {
+        let state = if write.len() <= SEND_AT_ONCE_MAX {
+            State::Inline
+        } else {
+            State::InFlight
+        };
+        match self.start(Kind::Send, fd, token) {
+            Ok(key) => Ok(self.start_with(key, state, Payload::Write(write))),
+            Err(OutOfMemory) => Err(write),
+        }
+    }
+
+    fn poll(&mut self, fd: RawFd, interest: Interest, token: u64) -> Result<OpId, OutOfMemory> {
+        let key = self.start(Kind::Poll, fd, token)?;
+        let events = match interest {
+            Interest::Readable => libc::POLLIN,
+            Interest::Writable => libc::POLLOUT,
+            Interest::HangUp => libc::POLLRDHUP,
+        };
+        let entry = opcode::PollAdd::new(types::Fd(fd), events as u32).build();
+        self.push(&entry.user_data(key.to_u64()));
+        Ok(OpId(key))
+    }
+
+    fn cancel(&mut self, OpId(key): OpId) {
+        let Some(op) = self.ops.get_mut(key) else {
+            return;
+        };
+        if op.cancelling {
+            return;
+        }
+        op.cancelling = true;
+        match op.state {
+            State::Starved => {
+                self.starved.retain(|&other| other != key);
+                self.ended.push_back(key);
+            }
+            // It ends in this very turn, one way or the other.
+            State::Inline => {}
+            State::InFlight => {
+                let entry = opcode::AsyncCancel::new(key.to_u64()).build();
+                self.push(&entry.flags(squeue::Flags::SKIP_SUCCESS).user_data(IGNORED));
+            }
+        }
+    }
+
+    fn shutdown_write(&mut self, fd: RawFd) {
+        let entry = opcode::Shutdown::new(types::Fd(fd), libc::SHUT_WR).build();
+        self.push(&entry.flags(squeue::Flags::SKIP_SUCCESS).user_data(IGNORED));
+    }
+
+    fn close(&mut self, fd: OwnedFd) {
+        let entry = opcode::Close::new(types::Fd(fd.into_raw_fd())).build();
+        self.push(&entry.flags(squeue::Flags::SKIP_SUCCESS).user_data(IGNORED));
+    }
+
+    fn has_events(&mut self) -> bool {
+        if !self.ended.is_empty() || !self.ring.completion().is_empty() {
+            return true;
+        }
+        let submission = self.ring.submission();
+        submission.taskrun() || submission.cq_overflow()
+    }
+
+    fn turn(&mut self, wait: Wait) -> Result<(), Errno> {
+        if self.pool.has_returned() {
+            let returned = self.buffers.give_back(&self.pool);
+            let fed = returned.min(self.starved.len());
+            for index in 0..fed {
+                let key = self.starved[index];
+                if let Some(op) = self.ops.get_mut(key) {
+                    op.state = State::InFlight;
+                }
+                self.arm(key);
+            }
+            self.starved.drain(..fed);
+        }
+        let must_not_wait = wait == Wait::Poll || self.has_events();
+        let result = match wait {
+            Wait::For(timeout) if !must_not_wait => match timeout {
+                Some(timeout) => {
+                    let timespec = types::Timespec::from(timeout);
+                    let args = types::SubmitArgs::new().timespec(&timespec);
+                    self.ring.submitter().submit_with_args(1, &args)
+                }
+                None => self.ring.submit_and_wait(1),
+            },
+            _ if self.ring.submission().is_empty() && !self.has_events() => Ok(0),
+            _ => self.ring.submit(),
+        };
+        match result {
+            Ok(_) => Ok(()),
+            Err(error) => match error.raw_os_error() {
+                // Timed out, interrupted, or completions are to be reaped first.
+                Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN) => Ok(()),
+                errno => Err(Errno(errno.unwrap_or(libc::EIO))),
+            },
+        }
+    }
+
+    fn next_event(&mut self) -> Option<Event<B>> {
+        loop {
+            let entry = self.ring.completion().next();
+            if let Some(entry) = entry {
+                if let Some(event) = self.complete(&entry) {
+                    return Some(event);
+                }
+                continue;
+            }
+            if let Some(key) = self.ended.pop_front() {
+                return self.fail(key, Errno::CANCELLED);
+            }
+            // What overflowed may be the word of a send that failed: it is heard first.
+            if self.inline.is_empty() || self.overflowed() {
+                return None;
+            }
+            return self.next_inline();
+        }
+    }
+
+    fn operations(&self) -> usize {
+        self.ops.len()
+    }
+
+    fn leases(&self) -> usize {
+        self.pool.leased()
+    }
+}
+
+impl<B: KeptBytes> Drop for UringDriver<B> {
+    fn drop(&mut self) {
+        self.cancel_all();
+        let kernel_has_let_go = self.ops.is_empty();
+        // SAFETY: each of the three is dropped here, once, and never used again. The ring goes
+        // first, so that the kernel has no way left to the memory of the other two.
+        unsafe {
+            if kernel_has_let_go {
+                let _ = self.ring.submitter().unregister_buf_ring(buffers::GROUP);
+                ManuallyDrop::drop(&mut self.ring);
+                ManuallyDrop::drop(&mut self.buffers);
+                ManuallyDrop::drop(&mut self.ops);
+            } else {
+                // An operation that would not end: its memory is given up rather than reused.
+                ManuallyDrop::drop(&mut self.ring);
+                std::mem::forget(self.pool.clone());
+            }
+        }
+    }
+}
+
+fn last_errno() -> Errno {
+    Errno(
+        std::io::Error::last_os_error()
+            .raw_os_error()
+            .unwrap_or(libc::EIO),
+    )
+}
+
+#[cfg(test)]
+mod tests;

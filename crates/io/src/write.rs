@@ -1,0 +1,165 @@
+//! One pending write: a write arena and, behind it, at most one body that is sent from where it is.
+//!
+//! The write owns both until its own final completion, and nobody else may reset or return them
+//! (the race of seed `000`). It lives in a box, so the message header and the two vectors that the
+//! kernel reads have a stable address; they are filled by the driver just before submission.
+
+use std::fmt;
+use std::sync::Arc;
+
+use theframework_memory::WriteArena;
+
+/// Bytes that stay where they are for as long as their owner lives.
+///
+/// # Safety
+/// * `as_bytes` returns the same address and length on every call until the value is dropped,
+///   also after the value itself was moved.
+/// * The bytes are not changed by anybody meanwhile: the kernel reads them at any time.
+pub unsafe trait KeptBytes {
+    /// The bytes to send.
+    fn as_bytes(&self) -> &[u8];
+}
+
+// SAFETY: a static slice never moves or changes.
+unsafe impl KeptBytes for &'static [u8] {
+    fn as_bytes(&self) -> &[u8] {
+        self
+    }
+}
+
+// SAFETY: the shared allocation is immutable and stays in place while one owner lives.
+unsafe impl KeptBytes for Arc<[u8]> {
+    fn as_bytes(&self) -> &[u8] {
+        self
+    }
+}
+
+// SAFETY: the heap allocation stays in place when the boxed slice is moved; it is owned, so nobody
+// else can change it.
+unsafe impl KeptBytes for Box<[u8]> {
+    fn as_bytes(&self) -> &[u8] {
+        self
+    }
+}
+
+/// The body type of a server that copies every body: it has no values.
+#[derive(Debug)]
+pub enum NoBody {}
+
+// SAFETY: there is no value to call this on.
+unsafe impl KeptBytes for NoBody {
+    fn as_bytes(&self) -> &[u8] {
+        match *self {}
+    }
+}
+
+/// Everything that one write sends, and how far it has come.
+pub struct Write<B> {
+    arena: WriteArena,
+    body: Option<B>,
+    sent: usize,
+    message: libc::msghdr,
+    vectors: [libc::iovec; 2],
+}
+
+impl<B> fmt::Debug for Write<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Write")
+            .field("arena", &self.arena.len())
+            .field("body", &self.body.is_some())
+            .field("sent", &self.sent)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<B: KeptBytes> Write<B> {
+    /// A write that sends the arena's bytes; more may be appended until it is submitted.
+    pub fn new(arena: WriteArena) -> Self {
+        const NO_VECTOR: libc::iovec = libc::iovec {
+            iov_base: std::ptr::null_mut(),
+            iov_len: 0,
+        };
+        Write {
+            arena,
+            body: None,
+            sent: 0,
+            // SAFETY: all-zero bytes are a valid msghdr: null pointers and zero lengths.
+            message: unsafe { std::mem::zeroed() },
+            vectors: [NO_VECTOR; 2],
+        }
+    }
+
+    /// The arena, to append to. Nothing may be appended behind a body.
+    pub fn arena_mut(&mut self) -> &mut WriteArena {
+        debug_assert!(self.body.is_none(), "nothing comes behind a body");
+        &mut self.arena
+    }
+
+    /// Puts a body behind the arena's bytes, sent from where it is.
+    pub fn set_body(&mut self, body: B) {
+        debug_assert!(self.body.is_none(), "one body to a write");
+        self.body = Some(body);
+    }
+
+    /// Whether a body closes this write: nothing can be appended.
+    pub fn is_sealed(&self) -> bool {
+        self.body.is_some()
+    }
+
+    /// All bytes of this write, sent or not.
+    pub fn len(&self) -> usize {
+        self.arena.len() + self.body.as_ref().map_or(0, |body| body.as_bytes().len())
+    }
+
+    /// Whether there is nothing to send.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes that the socket has taken so far.
+    pub fn sent(&self) -> usize {
+        self.sent
+    }
+
+    /// Takes the write apart when it has ended.
+    pub fn into_parts(self) -> (WriteArena, Option<B>) {
+        (self.arena, self.body)
+    }
+
+    /// Takes the body out of an ended write and makes the arena ready for the next one.
+    pub fn recycle(&mut self) -> Option<B> {
+        self.sent = 0;
+        self.arena.truncate(0);
+        self.body.take()
+    }
+
+    pub(crate) fn advance(&mut self, n: usize) {
+        self.sent += n;
+        debug_assert!(self.sent <= self.len());
+    }
+
+    /// What is still to be sent, as the one or two pieces that it consists of.
+    pub(crate) fn remaining(&self) -> (&[u8], &[u8]) {
+        let head = self.arena.as_slice();
+        let body = self.body.as_ref().map_or(&[][..], KeptBytes::as_bytes);
+        if self.sent < head.len() {
+            (&head[self.sent..], body)
+        } else {
+            (&body[self.sent - head.len()..], &[])
+        }
+    }
+
+    /// Fills the message header for the two pieces that remain; valid while the write is boxed and
+    /// neither moved out nor appended to.
+    pub(crate) fn message(&mut self) -> *const libc::msghdr {
+        let (first, second) = self.remaining();
+        let as_vector = |piece: &[u8]| libc::iovec {
+            iov_base: piece.as_ptr().cast_mut().cast(),
+            iov_len: piece.len(),
+        };
+        self.vectors = [as_vector(first), as_vector(second)];
+        self.message.msg_iov = self.vectors.as_mut_ptr();
+        self.message.msg_iovlen = 2;
+        &raw const self.message
+    }
+}

@@ -1,0 +1,73 @@
+//! Bodies that a pending write keeps alive: Python objects, or text that Rust has put together.
+
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyString};
+use theframework_io::KeptBytes;
+
+/// The bytes of one response body.
+#[derive(Debug)]
+pub(crate) enum PyBody {
+    /// An exact `bytes` object, or an exact `str` that is ASCII: neither ever changes or moves.
+    Object {
+        object: Py<PyAny>,
+        address: usize,
+        len: usize,
+    },
+    /// Several writes joined.
+    Joined(Box<[u8]>),
+}
+
+// SAFETY: an exact bytes or compact ASCII str object is immutable, its data lie inside the object,
+// objects never move, and the strong reference keeps it alive. A boxed slice stays in place too.
+unsafe impl KeptBytes for PyBody {
+    fn as_bytes(&self) -> &[u8] {
+        match self {
+            PyBody::Object { address, len, .. } => {
+                // SAFETY: taken from the object in `of`, which is kept alive beside it.
+                unsafe { std::slice::from_raw_parts(*address as *const u8, *len) }
+            }
+            PyBody::Joined(bytes) => bytes,
+        }
+    }
+}
+
+impl PyBody {
+    /// The object as a body, if it may be sent from where it is.
+    pub(crate) fn of(object: &Bound<'_, PyAny>) -> Option<PyBody> {
+        let (address, len) = if let Ok(bytes) = object.cast_exact::<PyBytes>() {
+            let bytes = bytes.as_bytes();
+            (bytes.as_ptr() as usize, bytes.len())
+        } else {
+            ascii_data(object)?
+        };
+        Some(PyBody::Object {
+            object: object.clone().unbind(),
+            address,
+            len,
+        })
+    }
+
+    /// Drops the object. Nothing may be borrowed: finalisers may run.
+    pub(crate) fn drop_with(self, py: Python<'_>) {
+        if let PyBody::Object { object, .. } = self {
+            drop(object.into_bound(py));
+        }
+    }
+}
+
+/// Address and length of the text of an exact, ASCII-only `str`.
+pub(crate) fn ascii_data(object: &Bound<'_, PyAny>) -> Option<(usize, usize)> {
+    object.cast_exact::<PyString>().ok()?;
+    // SAFETY: an exact str; the GIL is held. A compact ASCII string has its one-byte data inline.
+    unsafe {
+        let object = object.as_ptr();
+        if ffi::PyUnicode_IS_COMPACT_ASCII(object) == 0 {
+            return None;
+        }
+        Some((
+            ffi::PyUnicode_1BYTE_DATA(object) as usize,
+            ffi::PyUnicode_GET_LENGTH(object) as usize,
+        ))
+    }
+}

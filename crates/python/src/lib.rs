@@ -1,0 +1,81 @@
+//! `_framework_core`: the Python face of the engine.
+//!
+//! | file | what it has |
+//! | --- | --- |
+//! | `hub` | the loop of a worker: turns, ready queue, pooled worker greenlets, waits, drain |
+//! | `worker` | one exchange: objects, context, middleware, handler, answer |
+//! | `application` | routes, handlers and middleware as Python registers them |
+//! | `request`, `response` | the two objects that a handler sees |
+//! | `greenlet` | greenlet's C API: nothing else switches |
+//! | `body` | Python objects that a pending write keeps alive |
+//! | `gil` | state of a Python object that the GIL guards |
+//! | `settings` | the settings table of Python as the engine's configuration |
+//! | `peers` | the workers' load in shared memory |
+//! | `text` | between Python strings and bytes of the wire |
+//!
+//! Two rules hold everywhere. The engine is never borrowed while the interpreter is called, unless
+//! the call can only make a `str` or `bytes` object: those run no finaliser, no collector and no
+//! signal handler. And nothing but plain values is held over a switch.
+
+mod application;
+mod body;
+mod gil;
+mod greenlet;
+mod hub;
+mod peers;
+mod request;
+mod response;
+mod settings;
+mod text;
+mod worker;
+
+use pyo3::prelude::*;
+use theframework_memory::CountingAllocator;
+
+#[global_allocator]
+static ALLOCATOR: CountingAllocator = CountingAllocator::new();
+
+pyo3::create_exception!(
+    theframework,
+    HandlerTimeout,
+    pyo3::exceptions::PyBaseException,
+    "Raised in a handler at its next wait once handler_timeout has passed."
+);
+
+/// Why io_uring cannot be used on this host; None if it can.
+#[pyfunction]
+fn probe_driver() -> Option<String> {
+    theframework_io::probe()
+        .err()
+        .map(|error| error.to_string())
+}
+
+/// Allocations, deallocations and live bytes of the Rust allocator since the process started.
+#[pyfunction]
+fn allocation_counts() -> (u64, u64, i64) {
+    let counts = ALLOCATOR.counts();
+    (
+        counts.allocations as u64 + counts.reallocations as u64,
+        counts.deallocations as u64,
+        counts.live_bytes as i64,
+    )
+}
+
+/// The Rust core of theframework.
+#[pymodule(gil_used = true)]
+fn _framework_core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    greenlet::import(module.py())?;
+    module.add_class::<application::Application>()?;
+    module.add_class::<request::Request>()?;
+    module.add_class::<response::Response>()?;
+    module.add_class::<worker::Next>()?;
+    module.add("HandlerTimeout", module.py().get_type::<HandlerTimeout>())?;
+    module.add_function(wrap_pyfunction!(hub::serve, module)?)?;
+    module.add_function(wrap_pyfunction!(hub::drain, module)?)?;
+    module.add_function(wrap_pyfunction!(hub::stop, module)?)?;
+    module.add_function(wrap_pyfunction!(hub::sleep, module)?)?;
+    module.add_function(wrap_pyfunction!(hub::stats, module)?)?;
+    module.add_function(wrap_pyfunction!(probe_driver, module)?)?;
+    module.add_function(wrap_pyfunction!(allocation_counts, module)?)?;
+    Ok(())
+}

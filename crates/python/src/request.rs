@@ -1,0 +1,350 @@
+//! `Request`: what a handler reads. Fields become Python objects on first access, and are kept.
+//!
+//! While the exchange lives, they are read from the engine's bytes. When it ends and somebody still
+//! holds the object, head and body are copied out, and it goes on working.
+
+use std::cell::{OnceCell, RefCell};
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBytes, PyDict, PyList, PyString};
+use theframework::{ExchangeId, RequestView};
+use theframework_http::{decode_param, decode_path, query_pairs};
+
+use crate::gil::GilBound;
+use crate::greenlet::reference_count;
+use crate::hub::{Hub, hub};
+use crate::text::{header_name, latin1};
+
+/// One request. Read-only, but for attributes that middleware adds.
+#[pyclass(frozen, dict, weakref, module = "theframework")]
+pub(crate) struct Request {
+    id: ExchangeId,
+    fields: GilBound<Fields>,
+    /// Set when the exchange is over and the object is not.
+    kept: GilBound<OnceCell<Box<Kept>>>,
+}
+
+#[derive(Default)]
+struct Fields {
+    method: OnceCell<Py<PyString>>,
+    path: OnceCell<Py<PyString>>,
+    full_path: OnceCell<Py<PyString>>,
+    query_params: OnceCell<Py<PyDict>>,
+    headers: OnceCell<Py<PyDict>>,
+    raw_headers: OnceCell<Py<PyList>>,
+    body: OnceCell<Py<PyBytes>>,
+    params: OnceCell<Py<PyDict>>,
+}
+
+/// What a request needs when its exchange is over.
+struct Kept {
+    method: Vec<u8>,
+    target: Vec<u8>,
+    path: Vec<u8>,
+    query: Vec<u8>,
+    fields: Vec<(Vec<u8>, Vec<u8>)>,
+    params: Vec<(String, Vec<u8>)>,
+    body: Vec<u8>,
+    client: Option<String>,
+}
+
+fn over() -> PyErr {
+    PyRuntimeError::new_err("request is over")
+}
+
+impl Request {
+    pub(crate) fn new(py: Python<'_>, id: ExchangeId) -> PyResult<Bound<'_, Request>> {
+        Bound::new(
+            py,
+            Request {
+                id,
+                fields: GilBound::default(),
+                kept: GilBound::default(),
+            },
+        )
+    }
+
+    /// The exchange is about to end: if somebody else holds the object, it takes what it needs.
+    pub(crate) fn exchange_ends(&self, own: &Bound<'_, Request>) {
+        if reference_count(own.as_any()) <= 1 {
+            return;
+        }
+        let kept = hub().and_then(|hub| {
+            hub.with(|engine| {
+                let client = engine.client(self.id);
+                engine.request(self.id).map(|view| Kept::of(&view, client))
+            })
+            .flatten()
+        });
+        if let Some(kept) = kept {
+            let _ = self.kept.set(Box::new(kept));
+        }
+    }
+
+    /// Reads from the engine, or from what was kept. `read` may make strings and bytes only.
+    fn read<R>(
+        &self,
+        live: impl FnOnce(&RequestView<'_>) -> R,
+        kept: impl FnOnce(&Kept) -> R,
+    ) -> PyResult<R> {
+        if let Some(own) = self.kept.get() {
+            return Ok(kept(own));
+        }
+        let hub = hub().ok_or_else(over)?;
+        hub.with(|engine| engine.request(self.id).map(|view| live(&view)))
+            .flatten()
+            .ok_or_else(over)
+    }
+
+    fn field_count(&self) -> PyResult<usize> {
+        self.read(|view| view.field_count(), |kept| kept.fields.len())
+    }
+
+    /// Reads one field by position.
+    fn field<R>(&self, index: usize, read: impl Fn(&[u8], &[u8]) -> R) -> PyResult<R> {
+        self.read(
+            |view| view.field(index).map(|(name, value)| read(name, value)),
+            |kept| {
+                kept.fields
+                    .get(index)
+                    .map(|(name, value)| read(name, value))
+            },
+        )?
+        .ok_or_else(over)
+    }
+
+    fn make_headers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let headers = PyDict::new(py);
+        for index in 0..self.field_count()? {
+            let (name, value) = self.field(index, |name, value| {
+                (header_name(py, name), latin1(py, value))
+            })?;
+            // SAFETY: a dict, and live key and value; a borrowed reference or null with an exception.
+            let known = unsafe {
+                Bound::from_borrowed_ptr_or_err(
+                    py,
+                    ffi::PyDict_SetDefault(headers.as_ptr(), name.as_ptr(), value.as_ptr()),
+                )?
+            };
+            if !known.is(&value) {
+                let separator = if name == "cookie" { "; " } else { ", " };
+                let known = known.cast_into::<PyString>()?;
+                let joined = known.add(separator)?.add(value)?;
+                headers.set_item(name, joined)?;
+            }
+        }
+        Ok(headers)
+    }
+
+    fn make_raw_headers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let list = PyList::empty(py);
+        for index in 0..self.field_count()? {
+            let (name, value) = self.field(index, |name, value| {
+                (PyBytes::new(py, name), PyBytes::new(py, value))
+            })?;
+            list.append((name, value))?;
+        }
+        Ok(list)
+    }
+
+    fn make_query_params<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let params = PyDict::new(py);
+        let scratch = hub().map(|hub| &hub.scratch);
+        let query = RefCell::new(scratch.map(RefCell::take).unwrap_or_default());
+        query.borrow_mut().clear();
+        self.read(
+            |view| query.borrow_mut().extend_from_slice(view.query()),
+            |kept| query.borrow_mut().extend_from_slice(&kept.query),
+        )?;
+        let query = query.into_inner();
+        for (name, value) in query_pairs(&query) {
+            let (name, value) = (PyString::new(py, &name), PyString::new(py, &value));
+            // SAFETY: a dict, and live key and value; a borrowed reference or null with an exception.
+            // The first value of a repeated name stays.
+            unsafe {
+                Bound::from_borrowed_ptr_or_err(
+                    py,
+                    ffi::PyDict_SetDefault(params.as_ptr(), name.as_ptr(), value.as_ptr()),
+                )?;
+            }
+        }
+        if let Some(scratch) = scratch {
+            scratch.replace(query);
+        }
+        Ok(params)
+    }
+
+    fn make_params<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let params = PyDict::new(py);
+        let text = |value: &[u8]| {
+            // The whole path was decoded once before, so a part of it is UTF-8.
+            let value = std::str::from_utf8(value).unwrap_or_default();
+            PyString::new(py, &decode_param(value))
+        };
+        let mut index = 0;
+        while let Some((name, value)) = self.read(
+            |view| {
+                let name = view.param_names().get(index)?;
+                Some((PyString::new(py, name), text(view.param(index)?)))
+            },
+            |kept| {
+                let (name, value) = kept.params.get(index)?;
+                Some((PyString::new(py, name), text(value)))
+            },
+        )? {
+            params.set_item(name, value)?;
+            index += 1;
+        }
+        Ok(params)
+    }
+}
+
+impl Kept {
+    fn of(view: &RequestView<'_>, client: Option<String>) -> Kept {
+        Kept {
+            method: view.method().to_vec(),
+            target: view.target().to_vec(),
+            path: view.raw_path().to_vec(),
+            query: view.query().to_vec(),
+            fields: (0..view.field_count())
+                .filter_map(|index| view.field(index))
+                .map(|(name, value)| (name.to_vec(), value.to_vec()))
+                .collect(),
+            params: view
+                .param_names()
+                .iter()
+                .enumerate()
+                .filter_map(|(index, name)| Some((name.clone(), view.param(index)?.to_vec())))
+                .collect(),
+            body: view.body().to_vec(),
+            client,
+        }
+    }
+}
+
+/// The value of a cell, made on first access.
+fn cached<'py, T>(
+    py: Python<'py>,
+    cell: &OnceCell<Py<T>>,
+    make: impl FnOnce() -> PyResult<Bound<'py, T>>,
+) -> PyResult<Bound<'py, T>> {
+    if let Some(known) = cell.get() {
+        return Ok(known.bind(py).clone());
+    }
+    let made = make()?;
+    // Making it may have run Python code that asked for it too: the first one stays.
+    Ok(cell.get_or_init(|| made.unbind()).bind(py).clone())
+}
+
+/// A method's name; the usual ones are made once.
+fn method_name<'py>(py: Python<'py>, name: &[u8]) -> Bound<'py, PyString> {
+    match name {
+        b"GET" => pyo3::intern!(py, "GET").clone(),
+        b"POST" => pyo3::intern!(py, "POST").clone(),
+        b"PUT" => pyo3::intern!(py, "PUT").clone(),
+        b"HEAD" => pyo3::intern!(py, "HEAD").clone(),
+        b"DELETE" => pyo3::intern!(py, "DELETE").clone(),
+        b"PATCH" => pyo3::intern!(py, "PATCH").clone(),
+        b"OPTIONS" => pyo3::intern!(py, "OPTIONS").clone(),
+        _ => latin1(py, name),
+    }
+}
+
+#[pymethods]
+impl Request {
+    #[getter]
+    fn method<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyString>> {
+        cached(py, &self.fields.method, || {
+            self.read(
+                |view| method_name(py, view.method()),
+                |kept| method_name(py, &kept.method),
+            )
+        })
+    }
+
+    #[getter]
+    fn path<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyString>> {
+        let text = |raw: &[u8]| {
+            // An undecodable path was refused with 400 before it came here.
+            decode_path(raw).map_or_else(|_| latin1(py, raw), |path| PyString::new(py, &path))
+        };
+        cached(py, &self.fields.path, || {
+            self.read(|view| text(view.raw_path()), |kept| text(&kept.path))
+        })
+    }
+
+    #[getter]
+    fn full_path<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyString>> {
+        cached(py, &self.fields.full_path, || {
+            self.read(
+                |view| latin1(py, view.target()),
+                |kept| latin1(py, &kept.target),
+            )
+        })
+    }
+
+    #[getter]
+    fn query_params<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        cached(py, &self.fields.query_params, || self.make_query_params(py))
+    }
+
+    #[getter]
+    fn headers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        cached(py, &self.fields.headers, || self.make_headers(py))
+    }
+
+    #[getter]
+    fn raw_headers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        cached(py, &self.fields.raw_headers, || self.make_raw_headers(py))
+    }
+
+    #[getter]
+    fn body<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        cached(py, &self.fields.body, || {
+            self.read(
+                |view| PyBytes::new(py, view.body()),
+                |kept| PyBytes::new(py, &kept.body),
+            )
+        })
+    }
+
+    #[getter]
+    fn params<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        cached(py, &self.fields.params, || self.make_params(py))
+    }
+
+    /// The peer's address, `ip:port`; None on a Unix socket. One system call.
+    #[getter]
+    fn client(&self) -> PyResult<Option<String>> {
+        if let Some(kept) = self.kept.get() {
+            return Ok(kept.client.clone());
+        }
+        let hub: &Hub = hub().ok_or_else(over)?;
+        Ok(hub.with(|engine| engine.client(self.id)).flatten())
+    }
+
+    /// The body as JSON.
+    fn json<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        static LOADS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        LOADS.import(py, "json", "loads")?.call1((self.body(py)?,))
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        Ok(format!(
+            "<Request {} {}>",
+            self.method(py)?,
+            self.full_path(py)?
+        ))
+    }
+
+    fn __traverse__(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
+        // Strings, bytes and dicts of strings refer to nothing; a handler can put more in a dict.
+        visit.call(self.fields.query_params.get())?;
+        visit.call(self.fields.headers.get())?;
+        visit.call(self.fields.raw_headers.get())?;
+        visit.call(self.fields.params.get())
+    }
+}

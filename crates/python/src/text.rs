@@ -1,0 +1,90 @@
+//! Between Python strings and bytes of the wire.
+
+use std::cell::RefCell;
+
+use pyo3::exceptions::PyValueError;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyString};
+
+use crate::body::ascii_data;
+
+/// Bytes as a `str`, each byte a character (ISO-8859-1), as header fields are read.
+pub(crate) fn latin1<'py>(py: Python<'py>, bytes: &[u8]) -> Bound<'py, PyString> {
+    // SAFETY: pointer and length are those of a live slice; a new str object is returned. Null
+    // means that memory ran out, which `from_owned_ptr` turns into a panic that ends the call.
+    unsafe {
+        Bound::from_owned_ptr(
+            py,
+            ffi::PyUnicode_DecodeLatin1(
+                bytes.as_ptr().cast(),
+                bytes.len() as ffi::Py_ssize_t,
+                std::ptr::null(),
+            ),
+        )
+        .cast_into_unchecked()
+    }
+}
+
+/// Calls `use_bytes` with a header name or value as bytes of the wire (ISO-8859-1).
+pub(crate) fn with_latin1<R>(
+    text: &Bound<'_, PyString>,
+    use_bytes: impl FnOnce(&[u8]) -> R,
+) -> PyResult<R> {
+    if let Some((address, len)) = ascii_data(text) {
+        // SAFETY: the data of a str that the caller's reference keeps alive and nobody changes.
+        return Ok(use_bytes(unsafe {
+            std::slice::from_raw_parts(address as *const u8, len)
+        }));
+    }
+    // SAFETY: a live str; a new bytes object or null with an exception is returned.
+    let encoded = unsafe {
+        Bound::from_owned_ptr_or_err(text.py(), ffi::PyUnicode_AsLatin1String(text.as_ptr()))
+    }
+    .map_err(|_| PyValueError::new_err("header names and values are ISO-8859-1 text"))?;
+    Ok(use_bytes(encoded.cast::<PyBytes>()?.as_bytes()))
+}
+
+const NAMES: usize = 256;
+const NAME_MAX: usize = 40;
+
+/// Lower-case header names that were seen lately, so that the usual ones are not made anew for each
+/// request. Direct-mapped and bounded: a stranger only evicts its neighbour.
+struct Names {
+    entries: Vec<Option<(Box<[u8]>, Py<PyString>)>>,
+}
+
+thread_local! {
+    static SEEN: RefCell<Names> = const { RefCell::new(Names { entries: Vec::new() }) };
+}
+
+fn slot(name: &[u8]) -> usize {
+    let mut hash = name.len() as u32;
+    for &byte in name {
+        hash = (hash ^ u32::from(byte | 0x20)).wrapping_mul(0x9E37_79B1);
+    }
+    (hash >> 24) as usize % NAMES
+}
+
+/// A header name as a lower-case `str`.
+pub(crate) fn header_name<'py>(py: Python<'py>, name: &[u8]) -> Bound<'py, PyString> {
+    let slot = slot(name);
+    let known = SEEN.with_borrow(|seen| match seen.entries.get(slot) {
+        Some(Some((bytes, text))) if **bytes == *name => Some(text.clone_ref(py).into_bound(py)),
+        _ => None,
+    });
+    if let Some(known) = known {
+        return known;
+    }
+    let text = latin1(py, &name.to_ascii_lowercase());
+    if name.len() <= NAME_MAX {
+        let evicted = SEEN.with_borrow_mut(|seen| {
+            if seen.entries.is_empty() {
+                seen.entries.resize_with(NAMES, || None);
+            }
+            seen.entries[slot].replace((name.into(), text.clone().unbind()))
+        });
+        drop(evicted);
+    }
+    text
+}

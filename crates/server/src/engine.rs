@@ -1,0 +1,377 @@
+//! The engine: what a worker owns, and one turn of it.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::time::{Duration, Instant, SystemTime};
+
+use theframework_http::DateCache;
+use theframework_io::{Driver, Errno, Event, KeptBytes, Outcome, TimerWheel, Wait};
+use theframework_memory::{BlockRecycler, BufferRecycler, ChunkRecycler, Key, Slab};
+
+use crate::accept::Listeners;
+use crate::config::Config;
+use crate::connection::Connection;
+use crate::exchange::{Exchange, ExchangeId, Progress, RequestView};
+use crate::input::InputPool;
+use crate::output::WritePool;
+use crate::router::Router;
+use crate::token::{self, Kind};
+
+/// How often idle memory is looked at.
+const TRIM_MS: u64 = 10_000;
+
+/// Counters of a worker since its start.
+#[derive(Copy, Clone, Default, Debug)]
+pub struct Stats {
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Requests that reached the ready queue.
+    pub requests: u64,
+    /// Responses that were refused by the engine itself (400, 408, 413 and so on).
+    pub refused: u64,
+    /// Connections that were told 503 for want of a slot.
+    pub overload: u64,
+    /// Turns of the loop.
+    pub turns: u64,
+}
+
+/// One worker's server: see the crate's first page for how it is run.
+#[derive(Debug)]
+pub struct Engine<D, B> {
+    pub(crate) driver: D,
+    pub(crate) config: Config,
+    pub(crate) router: Rc<Router>,
+    pub(crate) chunks: ChunkRecycler,
+    pub(crate) blocks: BlockRecycler,
+    pub(crate) buffers: BufferRecycler,
+    pub(crate) inputs: InputPool,
+    pub(crate) writes: WritePool<B>,
+    pub(crate) connections: Slab<Connection<B>>,
+    pub(crate) exchanges: Slab<Exchange>,
+    pub(crate) listeners: Listeners,
+    pub(crate) ready: VecDeque<Key>,
+    /// Connections with finished responses that have not been submitted.
+    pub(crate) dirty: Vec<Key>,
+    /// Connections that took a lease this turn.
+    pub(crate) leased: Vec<Key>,
+    pub(crate) wheel: TimerWheel,
+    /// User timers and polls that are due.
+    pub(crate) due: VecDeque<u64>,
+    /// Exchanges whose handler has run too long.
+    pub(crate) overdue: VecDeque<ExchangeId>,
+    /// Bodies whose writes have ended: the user drops them, when nothing is borrowed.
+    pub(crate) released: Vec<B>,
+    pub(crate) date: DateCache,
+    pub(crate) stats: Stats,
+    pub(crate) drain: Option<u64>,
+    started: Instant,
+    pub(crate) now_ms: u64,
+    date_ms: u64,
+    trim_ms: u64,
+}
+
+impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
+    /// An engine without listeners.
+    pub fn new(driver: D, config: Config, router: Rc<Router>) -> Self {
+        let (chunks, blocks, buffers) = (
+            ChunkRecycler::new(),
+            BlockRecycler::new(),
+            BufferRecycler::new(),
+        );
+        Engine {
+            driver,
+            config,
+            router,
+            inputs: InputPool::new(buffers.clone(), blocks.clone()),
+            writes: WritePool::new(buffers.clone()),
+            chunks,
+            blocks,
+            buffers,
+            connections: Slab::new(),
+            exchanges: Slab::new(),
+            listeners: Listeners::default(),
+            ready: VecDeque::new(),
+            dirty: Vec::new(),
+            leased: Vec::new(),
+            wheel: TimerWheel::new(0),
+            due: VecDeque::new(),
+            overdue: VecDeque::new(),
+            released: Vec::new(),
+            date: DateCache::new(unix_seconds()),
+            stats: Stats::default(),
+            drain: None,
+            started: Instant::now(),
+            now_ms: 0,
+            date_ms: 1000,
+            trim_ms: TRIM_MS,
+        }
+    }
+
+    /// Submits, gathers events and runs them; due timers too. With `may_wait`, waits until
+    /// something happens. At most one system call, closing and accepting apart.
+    ///
+    /// # Errors
+    /// Only what leaves the driver unusable.
+    pub fn turn(&mut self, may_wait: bool) -> Result<(), Errno> {
+        self.before_turn();
+        self.driver.turn(self.wait(may_wait))?;
+        self.after_turn();
+        Ok(())
+    }
+
+    /// The first part of [`turn`](Self::turn): everything that must not be held while waiting is
+    /// given back, finished responses are queued.
+    pub fn before_turn(&mut self) {
+        self.flush();
+        self.end_leases();
+    }
+
+    /// Whether [`wait_for_events`](Self::wait_for_events) would return at once.
+    pub fn has_events(&mut self) -> bool {
+        !self.ready.is_empty()
+            || !self.due.is_empty()
+            || self.driver.has_events()
+            || self.wheel.next_ms().is_some_and(|at| at <= self.clock_ms())
+    }
+
+    /// The second part of [`turn`](Self::turn): the one system call. Touches nothing that another
+    /// thread could see, so an interpreter lock may be released around it.
+    ///
+    /// # Errors
+    /// Only what leaves the driver unusable.
+    pub fn wait_for_events(&mut self, may_wait: bool) -> Result<(), Errno> {
+        self.driver.turn(self.wait(may_wait))
+    }
+
+    /// The third part of [`turn`](Self::turn): runs what came, and due timers.
+    pub fn after_turn(&mut self) {
+        self.stats.turns += 1;
+        self.update_clock();
+        while let Some(event) = self.driver.next_event() {
+            self.run_event(event);
+        }
+        self.run_timers();
+        self.accept_more();
+        if self.now_ms >= self.trim_ms {
+            self.trim();
+        }
+    }
+
+    fn wait(&self, may_wait: bool) -> Wait {
+        if !may_wait || !self.ready.is_empty() || !self.due.is_empty() {
+            return Wait::Poll;
+        }
+        let now_us = self.started.elapsed().as_micros() as u64;
+        // Without a timer there is still idle memory to let go of.
+        let at_ms = self.wheel.next_ms().map_or(self.trim_ms, |at| at);
+        match (at_ms * 1000).checked_sub(now_us) {
+            None | Some(0) => Wait::Poll,
+            Some(left) => Wait::For(Some(Duration::from_micros(left))),
+        }
+    }
+
+    fn run_event(&mut self, event: Event<B>) {
+        let Event {
+            token,
+            more,
+            outcome,
+            ..
+        } = event;
+        match token::kind(token) {
+            Some(Kind::Receive) => self.on_receive(token::key(token), more, outcome),
+            Some(Kind::Send) => self.on_send(token::key(token), outcome),
+            Some(Kind::Listener) => self.on_listener(token::user(token) as usize, more, outcome),
+            Some(Kind::User) => self.due.push_back(token::user(token)),
+            Some(Kind::Connection | Kind::Handler) | None => {
+                debug_assert!(false, "the driver was given no such token");
+                // Whatever it brings is dropped: descriptors close, buffers return.
+                if let Outcome::Sent(write, _) = outcome {
+                    self.released.extend(self.writes.release(write));
+                }
+            }
+        }
+    }
+
+    fn update_clock(&mut self) {
+        self.now_ms = self.clock_ms();
+        if self.now_ms >= self.date_ms {
+            self.date.update(unix_seconds());
+            let into_second = SystemTime::now()
+                .duration_since(SystemTime::UNIX_EPOCH)
+                .map_or(0, |since| u64::from(since.subsec_millis()));
+            self.date_ms = self.now_ms + 1000 - into_second;
+        }
+    }
+
+    fn trim(&mut self) {
+        self.trim_ms = self.now_ms + TRIM_MS;
+        self.writes.trim();
+        self.chunks.trim();
+        self.blocks.trim();
+        self.buffers.trim();
+        self.connections.trim();
+        self.exchanges.trim();
+    }
+
+    fn clock_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+
+    /// Microseconds on the engine's monotonic clock, read now.
+    pub fn clock_us(&self) -> u64 {
+        self.started.elapsed().as_micros() as u64
+    }
+
+    /// Takes the next complete request off the ready queue; it is then with its handler.
+    pub fn next_ready(&mut self) -> Option<ExchangeId> {
+        while let Some(key) = self.ready.pop_front() {
+            if let Some(exchange) = self.exchanges.get_mut(key) {
+                exchange.progress = Progress::Running;
+                exchange.started_ms = self.now_ms;
+                return Some(ExchangeId(key));
+            }
+        }
+        None
+    }
+
+    /// How many requests wait for a handler.
+    pub fn ready_len(&self) -> usize {
+        self.ready.len()
+    }
+
+    /// The request of an exchange that has not been answered.
+    pub fn request(&self, ExchangeId(key): ExchangeId) -> Option<RequestView<'_>> {
+        let exchange = self.exchanges.get(key)?;
+        let connection = self.connections.get(exchange.connection)?;
+        Some(RequestView {
+            exchange,
+            bytes: connection.input.bytes(),
+            router: &self.router,
+        })
+    }
+
+    /// Fires `value` (60 bits) at a time on [`clock_us`](Self::clock_us), rounded up to a
+    /// millisecond; see [`next_due`](Self::next_due).
+    pub fn set_timer(&mut self, at_us: u64, value: u64) -> theframework_io::TimerId {
+        self.wheel
+            .insert(at_us.div_ceil(1000), token::of_user(value))
+    }
+
+    /// Cancels a timer; false if it has fired.
+    pub fn cancel_timer(&mut self, timer: theframework_io::TimerId) -> bool {
+        self.wheel.cancel(timer)
+    }
+
+    /// Waits for a descriptor to become readable; then `value` is due, once.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn watch(
+        &mut self,
+        fd: std::os::fd::RawFd,
+        value: u64,
+    ) -> Result<(), theframework_memory::OutOfMemory> {
+        self.driver
+            .poll(
+                fd,
+                theframework_io::Interest::Readable,
+                token::of_user(value),
+            )
+            .map(|_| ())
+    }
+
+    /// The next value whose timer fired or whose descriptor is readable.
+    pub fn next_due(&mut self) -> Option<u64> {
+        self.due.pop_front()
+    }
+
+    /// How many values are due.
+    pub fn due_len(&self) -> usize {
+        self.due.len()
+    }
+
+    /// The next exchange whose handler has exceeded its time.
+    pub fn next_overdue(&mut self) -> Option<ExchangeId> {
+        self.overdue.pop_front()
+    }
+
+    /// Whether the exchange's handler was told that its time is over.
+    pub fn is_overtime(&self, ExchangeId(key): ExchangeId) -> bool {
+        self.exchanges
+            .get(key)
+            .is_some_and(|exchange| exchange.is_overtime)
+    }
+
+    /// Notes that the handler was told; it is overdue again after `after_ms`.
+    pub fn start_overtime(&mut self, ExchangeId(key): ExchangeId, after_ms: u64) {
+        if let Some(exchange) = self.exchanges.get_mut(key) {
+            exchange.is_overtime = true;
+            let at_ms = self.now_ms + after_ms;
+            exchange.handler_timer =
+                Some(self.wheel.insert(at_ms, token::of_key(Kind::Handler, key)));
+        }
+    }
+
+    /// Closes the connection of an exchange whose handler does not end.
+    pub fn abandon(&mut self, ExchangeId(key): ExchangeId) {
+        if let Some(connection) = self.exchanges.get(key).map(|exchange| exchange.connection) {
+            self.begin_close(connection);
+        }
+    }
+
+    /// A number that the user keeps with an exchange; 0 at first.
+    pub fn tag(&self, ExchangeId(key): ExchangeId) -> u64 {
+        self.exchanges.get(key).map_or(0, |exchange| exchange.tag)
+    }
+
+    /// Sets that number.
+    pub fn set_tag(&mut self, ExchangeId(key): ExchangeId, tag: u64) {
+        if let Some(exchange) = self.exchanges.get_mut(key) {
+            exchange.tag = tag;
+        }
+    }
+
+    /// The peer's address as `ip:port`; none on a Unix socket. One system call.
+    pub fn client(&self, ExchangeId(key): ExchangeId) -> Option<String> {
+        let exchange = self.exchanges.get(key)?;
+        let connection = self.connections.get(exchange.connection)?;
+        let address = socket2::SockRef::from(&connection.fd).peer_addr().ok()?;
+        address.as_socket().map(|address| address.to_string())
+    }
+
+    /// Takes the bodies whose writes have ended. Drop them when nothing is borrowed.
+    pub fn take_released(&mut self) -> Option<B> {
+        self.released.pop()
+    }
+
+    /// Counters.
+    pub fn stats(&self) -> Stats {
+        self.stats
+    }
+
+    /// The limits that it runs with.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Open connections.
+    pub fn connection_count(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// Exchanges that have not been answered.
+    pub fn exchange_count(&self) -> usize {
+        self.exchanges.len()
+    }
+
+    /// The driver, for looking at.
+    pub fn driver(&self) -> &D {
+        &self.driver
+    }
+}
+
+pub(crate) fn unix_seconds() -> u64 {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,198 @@
+//! One request and its response, from the parsed head to the finished answer.
+
+use theframework_http::{ChunkedDecoder, Framing, Head};
+use theframework_memory::{Arena, ArenaSlice, Key, Span};
+
+use crate::fields::Fields;
+use crate::router::{Found, Router};
+
+/// Names an exchange; stale ids are noticed.
+#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
+pub struct ExchangeId(pub(crate) Key);
+
+impl ExchangeId {
+    /// The id as a number, for keeping it outside of Rust.
+    pub fn to_u64(self) -> u64 {
+        self.0.to_u64()
+    }
+
+    /// The inverse of [`to_u64`](Self::to_u64); any number is harmless.
+    pub fn from_u64(bits: u64) -> Self {
+        ExchangeId(Key::from_u64(bits))
+    }
+}
+
+/// How far an exchange has come.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Progress {
+    /// The body is not complete.
+    Receiving,
+    /// On the ready queue.
+    Queued,
+    /// With its handler.
+    Running,
+    /// With its handler, which waits for something; all memory is of exact size.
+    Parked,
+}
+
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    pub(crate) connection: Key,
+    pub(crate) progress: Progress,
+    /// The request ends the connection, or its body was not read: no further one is served.
+    pub(crate) closes: bool,
+    pub(crate) head: Head,
+    pub(crate) arena: Arena,
+    /// Bytes of the body that are in place (decoded, if it came chunked).
+    pub(crate) body_len: usize,
+    pub(crate) decoder: Option<ChunkedDecoder>,
+    pub(crate) body_started_ms: u64,
+    pub(crate) found: Found,
+    /// The path without percent-encoding (but `%2F`, `%25`); empty: it had none.
+    pub(crate) decoded_path: ArenaSlice<u8>,
+    /// Parameter values, in the decoded path or else in the request's bytes.
+    pub(crate) params: ArenaSlice<Span>,
+    pub(crate) fields: Fields,
+    pub(crate) handler_timer: Option<theframework_io::TimerId>,
+    /// When the handler got it.
+    pub(crate) started_ms: u64,
+    /// The handler was told that its time is over.
+    pub(crate) is_overtime: bool,
+    /// A number of the user's own.
+    pub(crate) tag: u64,
+}
+
+impl Exchange {
+    /// Bytes of head and body together, as they stand in the input when the body is complete.
+    pub(crate) fn len(&self) -> usize {
+        self.head.len as usize + self.body_len
+    }
+
+    pub(crate) fn is_complete(&self) -> bool {
+        match self.head.framing {
+            Framing::None => true,
+            Framing::Length(len) => self.body_len as u64 == len,
+            Framing::Chunked => self.decoder.as_ref().is_none_or(ChunkedDecoder::is_done),
+        }
+    }
+}
+
+/// What a request's path and method lead to.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Route {
+    /// The caller's number for the endpoint.
+    Endpoint(u32),
+    /// The path is known, the method is not: 405, with [`RequestView::allow`].
+    MethodNotAllowed,
+    /// 404.
+    NotFound,
+}
+
+/// A request, as long as its engine is borrowed: nothing is copied.
+#[derive(Debug)]
+pub struct RequestView<'a> {
+    pub(crate) exchange: &'a Exchange,
+    pub(crate) bytes: &'a [u8],
+    pub(crate) router: &'a Router,
+}
+
+impl<'a> RequestView<'a> {
+    /// The parsed head; its spans are relative to [`bytes`](Self::bytes).
+    pub fn head(&self) -> &'a Head {
+        &self.exchange.head
+    }
+
+    /// Head and body as received (a chunked body decoded).
+    pub fn bytes(&self) -> &'a [u8] {
+        &self.bytes[..self.exchange.len()]
+    }
+
+    /// The method's name.
+    pub fn method(&self) -> &'a [u8] {
+        self.exchange.head.method_span.of(self.bytes)
+    }
+
+    /// The target as received.
+    pub fn target(&self) -> &'a [u8] {
+        self.exchange.head.target.of(self.bytes)
+    }
+
+    /// The path as received.
+    pub fn raw_path(&self) -> &'a [u8] {
+        self.exchange.head.path_or_root(self.bytes)
+    }
+
+    /// The query as received.
+    pub fn query(&self) -> &'a [u8] {
+        match self.exchange.head.query {
+            Some(query) => query.of(self.bytes),
+            None => &[],
+        }
+    }
+
+    /// How many fields there are.
+    pub fn field_count(&self) -> usize {
+        self.exchange.head.fields.len()
+    }
+
+    /// Name and value of field `index`, in the order received.
+    pub fn field(&self, index: usize) -> Option<(&'a [u8], &'a [u8])> {
+        let [name, value] = self
+            .exchange
+            .arena
+            .get(self.exchange.head.fields)
+            .get(index)?;
+        Some((name.of(self.bytes), value.of(self.bytes)))
+    }
+
+    /// The first field of this name, in any case.
+    pub fn header(&self, name: &str) -> Option<&'a [u8]> {
+        self.exchange
+            .head
+            .header(self.bytes, &self.exchange.arena, name)
+    }
+
+    /// The body.
+    pub fn body(&self) -> &'a [u8] {
+        let start = self.exchange.head.len as usize;
+        &self.bytes[start..start + self.exchange.body_len]
+    }
+
+    /// Where it leads.
+    pub fn route(&self) -> Route {
+        match self.exchange.found {
+            Found::Endpoint { endpoint, .. } => Route::Endpoint(endpoint),
+            Found::MethodNotAllowed { .. } => Route::MethodNotAllowed,
+            Found::Nothing => Route::NotFound,
+        }
+    }
+
+    /// The `Allow` field of a 405.
+    pub fn allow(&self) -> String {
+        match self.exchange.found {
+            Found::MethodNotAllowed { path } | Found::Endpoint { path, .. } => {
+                self.router.allow(path)
+            }
+            Found::Nothing => String::new(),
+        }
+    }
+
+    /// Names of the path's parameters.
+    pub fn param_names(&self) -> &'a [String] {
+        match self.exchange.found {
+            Found::Endpoint { path, .. } => self.router.params(path),
+            _ => &[],
+        }
+    }
+
+    /// Value of parameter `index`; `%2F` and `%25` in it are still encoded.
+    pub fn param(&self, index: usize) -> Option<&'a [u8]> {
+        let span = self.exchange.arena.get(self.exchange.params).get(index)?;
+        let decoded = self.exchange.arena.get(self.exchange.decoded_path);
+        Some(span.of(if decoded.is_empty() {
+            self.bytes
+        } else {
+            decoded
+        }))
+    }
+}

@@ -1,0 +1,37 @@
+//! The HTTP server engine: one state machine for each connection, on any completion driver.
+//!
+//! [`Engine`] owns connections, exchanges, timeouts and limits of one worker. Whoever runs it (the
+//! Python hub, or a loop in Rust) does this, for ever:
+//!
+//! 1. [`Engine::turn`]: submit what is queued, gather events, run them. Complete requests come to
+//!    stand on the ready queue.
+//! 2. [`Engine::next_ready`]: take an exchange, look at its request ([`Engine::request`]), answer it
+//!    ([`Engine::respond`]), or [`Engine::park`] it while its handler waits.
+//! 3. [`Engine::flush`] when the batch ends: one write for all finished responses of a connection.
+//!
+//! The engine calls nobody: what happened is asked for. So no borrow of it ever crosses a call into
+//! a handler.
+
+#![forbid(unsafe_code)]
+
+mod accept;
+mod close;
+mod config;
+mod connection;
+mod engine;
+mod exchange;
+mod fields;
+mod input;
+mod output;
+mod receive;
+mod respond;
+mod router;
+mod timeouts;
+mod token;
+
+pub use accept::{AcceptMode, Peers};
+pub use config::Config;
+pub use engine::{Engine, Stats};
+pub use exchange::{ExchangeId, RequestView, Route};
+pub use respond::{Body, HeaderError};
+pub use router::{RouteError, Router};

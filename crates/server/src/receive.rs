@@ -1,0 +1,450 @@
+//! From received bytes to a request on the ready queue.
+
+use theframework_http::{
+    BadEncoding, ChunkedDecoder, ChunkedLimits, Framing, Head, HeadLimits, TargetForm,
+    decode_for_routing, find_head_end, parse_head,
+};
+use theframework_io::{Driver, Errno, KeptBytes, Outcome};
+use theframework_memory::{Arena, ArenaSlice, Key, OutOfMemory, Span};
+
+use crate::connection::Ending;
+use crate::engine::Engine;
+use crate::exchange::{Exchange, Progress};
+use crate::fields::Fields;
+use crate::input::Input;
+use crate::router::{Found, PARAMS_MAX, Router};
+
+/// When more than this is missing of a body, it is received straight into its final place.
+const DIRECT_MIN: u64 = 16 * 1024;
+/// For this long a body may come as slowly as it likes.
+const RATE_GRACE_MS: u64 = 30_000;
+
+enum Parsed {
+    Exchange,
+    Partial,
+    Refused(u16),
+}
+
+impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
+    pub(crate) fn on_receive(&mut self, key: Key, more: bool, outcome: Outcome<B>) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        if !more {
+            connection.receive = None;
+        }
+        let is_served = connection.ending == Ending::No;
+        match outcome {
+            Outcome::Received(lease) => {
+                if is_served {
+                    if connection.input.append(lease, &mut self.inputs).is_err() {
+                        return self.begin_close(key);
+                    }
+                    if connection.input.is_leased() {
+                        self.leased.push(key);
+                    }
+                    self.advance(key);
+                }
+            }
+            Outcome::ReceivedInto(input, result) => {
+                connection.input = Input::Buffer(input);
+                match result {
+                    Ok(0) => connection.peer_ended = true,
+                    Ok(_) | Err(Errno::CANCELLED) => {}
+                    Err(_) => return self.begin_close(key),
+                }
+                if is_served {
+                    self.advance(key);
+                } else if connection.exchange.is_none() {
+                    connection.input.clear(&mut self.inputs);
+                }
+            }
+            Outcome::EndOfStream => {
+                connection.peer_ended = true;
+                if is_served {
+                    self.advance(key);
+                }
+            }
+            Outcome::Failed(Errno::CANCELLED) => {}
+            Outcome::Failed(_) => return self.begin_close(key),
+            _ => debug_assert!(false, "not an event of a receive"),
+        }
+        if !more {
+            self.receive_ended(key);
+        }
+    }
+
+    /// The receive has had its final event: what comes next?
+    fn receive_ended(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        match connection.ending {
+            Ending::Lingering if connection.peer_ended => self.begin_close(key),
+            Ending::Closing => self.free_if_ended(key),
+            _ => self.arm_receive(key),
+        }
+    }
+
+    /// Arms the receive that the connection needs now, if any and if none is armed.
+    pub(crate) fn arm_receive(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        if connection.receive.is_some()
+            || connection.peer_ended
+            || connection.ending == Ending::Closing
+        {
+            return;
+        }
+        connection.receive_cancelled = false;
+        let fd = connection.raw_fd();
+        let token = crate::token::of_key(crate::token::Kind::Receive, key);
+        let exchange = connection.exchange.and_then(|key| self.exchanges.get(key));
+        if connection.ending == Ending::No
+            && let Some(exchange) = exchange
+        {
+            if exchange.progress == Progress::Receiving
+                && let Framing::Length(_) = exchange.head.framing
+                && let Input::Buffer(input) =
+                    std::mem::replace(&mut connection.input, Input::InKernel)
+            {
+                match self.driver.receive_into(fd, token, input) {
+                    Ok(op) => connection.receive = Some(op),
+                    Err(input) => {
+                        connection.input = Input::Buffer(input);
+                        self.begin_close(key);
+                    }
+                }
+                return;
+            }
+            if exchange.progress != Progress::Receiving
+                && connection.input.len() - exchange.len() > self.config.read_ahead
+            {
+                return;
+            }
+        }
+        match self.driver.receive(fd, token) {
+            Ok(op) => connection.receive = Some(op),
+            Err(OutOfMemory) => self.begin_close(key),
+        }
+    }
+
+    fn cancel_receive(&mut self, key: Key) {
+        if let Some(connection) = self.connections.get_mut(key)
+            && let Some(op) = connection.receive
+            && !connection.receive_cancelled
+        {
+            connection.receive_cancelled = true;
+            self.driver.cancel(op);
+        }
+    }
+
+    /// Goes as far as the received bytes allow: parses heads, fills bodies, queues requests.
+    pub(crate) fn advance(&mut self, key: Key) {
+        let idle_deadline_ms = self.idle_deadline_ms();
+        loop {
+            let Some(connection) = self.connections.get_mut(key) else {
+                return;
+            };
+            if connection.ending != Ending::No {
+                return;
+            }
+            let Some(exchange) = connection.exchange else {
+                if connection.output.is_blocked() {
+                    return;
+                }
+                if connection.input.len() == 0 {
+                    if connection.peer_ended {
+                        return self.end_after_output(key);
+                    }
+                    connection.read_deadline_ms = idle_deadline_ms;
+                    return self.arm_timer(key);
+                }
+                match self.parse(key) {
+                    Parsed::Exchange => continue,
+                    Parsed::Partial => return self.wait_for_head(key),
+                    Parsed::Refused(status) => return self.refuse(key, status),
+                }
+            };
+            let Some(progress) = self.exchanges.get(exchange).map(|e| e.progress) else {
+                return;
+            };
+            if progress != Progress::Receiving {
+                if connection.input.len() > self.config.read_ahead
+                    && self.backlog(key) > self.config.read_ahead
+                {
+                    self.cancel_receive(key);
+                }
+                return;
+            }
+            match self.receive_body(key, exchange) {
+                Ok(true) => {
+                    self.queue(exchange);
+                    self.arm_receive(key);
+                }
+                Ok(false) => return,
+                Err(status) => return self.refuse(key, status),
+            }
+        }
+    }
+
+    fn backlog(&self, key: Key) -> usize {
+        self.connections.get(key).map_or(0, |connection| {
+            let own = connection
+                .exchange
+                .and_then(|key| self.exchanges.get(key))
+                .map_or(0, Exchange::len);
+            connection.input.len().saturating_sub(own)
+        })
+    }
+
+    fn queue(&mut self, key: Key) {
+        if let Some(exchange) = self.exchanges.get_mut(key) {
+            exchange.progress = Progress::Queued;
+            if let Some(connection) = self.connections.get_mut(exchange.connection) {
+                connection.read_deadline_ms = u64::MAX;
+            }
+            self.ready.push_back(key);
+            self.stats.requests += 1;
+        }
+    }
+
+    fn wait_for_head(&mut self, key: Key) {
+        let now_ms = self.now_ms;
+        let timeout_ms = self.config.read_timeout_ms;
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        if connection.peer_ended {
+            return self.refuse(key, 400);
+        }
+        // The time runs from the first byte, for the whole head.
+        if connection.scanned == 0 {
+            connection.read_deadline_ms = after(now_ms, timeout_ms);
+        }
+        connection.scanned = connection.input.len() as u32;
+        self.arm_timer(key);
+    }
+
+    fn parse(&mut self, key: Key) -> Parsed {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return Parsed::Partial;
+        };
+        let bytes = connection.input.bytes();
+        let limits = HeadLimits {
+            max_target_size: self.config.max_target_size,
+            max_header_size: self.config.max_header_size,
+        };
+        let scanned = connection.scanned as usize;
+        if scanned > 0
+            && bytes.len() < limits.max_header_size
+            && find_head_end(bytes, scanned).is_none()
+        {
+            return Parsed::Partial;
+        }
+        let mut arena = Arena::new(self.chunks.clone(), self.blocks.clone());
+        let head = match parse_head(bytes, &limits, &mut arena) {
+            Ok(Some(head)) => head,
+            Ok(None) => return Parsed::Partial,
+            Err(error) => return Parsed::Refused(error.status()),
+        };
+        if let Framing::Length(len) = head.framing
+            && len > self.config.max_body_size as u64
+        {
+            return Parsed::Refused(413);
+        }
+        let routed = match route(&self.router, &head, bytes, &mut arena) {
+            Ok(routed) => routed,
+            Err(RouteFailure::Encoding) => return Parsed::Refused(400),
+            Err(RouteFailure::Memory) => return Parsed::Refused(503),
+        };
+        let decoder = (head.framing == Framing::Chunked).then(|| {
+            ChunkedDecoder::new(ChunkedLimits {
+                max_body: self.config.max_body_size as u64,
+                ..ChunkedLimits::default()
+            })
+        });
+        let exchange = Exchange {
+            connection: key,
+            progress: Progress::Receiving,
+            closes: !head.keep_alive,
+            body_len: 0,
+            decoder,
+            body_started_ms: self.now_ms,
+            found: routed.found,
+            decoded_path: routed.decoded_path,
+            params: routed.params,
+            fields: Fields::default(),
+            handler_timer: None,
+            started_ms: 0,
+            is_overtime: false,
+            tag: 0,
+            head,
+            arena,
+        };
+        let Ok(exchange) = self.exchanges.insert(exchange) else {
+            return Parsed::Refused(503);
+        };
+        connection.exchange = Some(exchange);
+        connection.scanned = 0;
+        Parsed::Exchange
+    }
+
+    /// Takes what has arrived of a body; says whether it is complete, or the status of its refusal.
+    fn receive_body(&mut self, key: Key, exchange: Key) -> Result<bool, u16> {
+        let (Some(connection), Some(exchange)) = (
+            self.connections.get_mut(key),
+            self.exchanges.get_mut(exchange),
+        ) else {
+            return Ok(false);
+        };
+        let head_len = exchange.head.len as usize;
+        let before = exchange.body_len;
+        match exchange.head.framing {
+            Framing::None => return Ok(true),
+            Framing::Length(len) => {
+                let there = connection.input.len().saturating_sub(head_len) as u64;
+                exchange.body_len = there.min(len) as usize;
+            }
+            Framing::Chunked => {
+                if matches!(connection.input, Input::Block { .. }) {
+                    connection
+                        .input
+                        .as_buffer(&mut self.inputs)
+                        .map_err(|_| 503_u16)?;
+                }
+                if let Some(decoder) = &mut exchange.decoder {
+                    let end = head_len + before;
+                    let progress = decoder
+                        .decode(connection.input.bytes_mut(), end, end)
+                        .map_err(|error| error.status())?;
+                    connection
+                        .input
+                        .remove(progress.decoded, progress.consumed - progress.decoded);
+                    exchange.body_len = progress.decoded - head_len;
+                }
+            }
+        }
+        if exchange.is_complete() {
+            return Ok(true);
+        }
+        if connection.peer_ended {
+            // The client has gone in the middle of its body: nobody to answer.
+            self.begin_close(key);
+            return Ok(false);
+        }
+        let elapsed_ms = self.now_ms - exchange.body_started_ms;
+        if elapsed_ms > RATE_GRACE_MS
+            && (exchange.body_len as u64 * 1000) < self.config.min_body_rate * elapsed_ms
+        {
+            return Err(408);
+        }
+        connection.read_deadline_ms = after(self.now_ms, self.config.read_timeout_ms);
+        let is_first = before == 0 && !connection.receive_cancelled;
+        let wants_continue = is_first && exchange.head.expects_continue && exchange.body_len == 0;
+        if wants_continue && !matches!(exchange.found, Found::Endpoint { .. }) {
+            // The final answer goes without the body, and the connection with it.
+            exchange.closes = true;
+            exchange.head.framing = Framing::None;
+            exchange.decoder = None;
+            return Ok(true);
+        }
+        if let Framing::Length(len) = exchange.head.framing {
+            let total = head_len + len as usize;
+            let missing = len - exchange.body_len as u64;
+            if !matches!(connection.input, Input::Buffer(_)) {
+                connection
+                    .input
+                    .as_buffer(&mut self.inputs)
+                    .and_then(|input| input.reserve_exact_total(total))
+                    .map_err(|_| 503_u16)?;
+            }
+            if missing > DIRECT_MIN {
+                self.cancel_receive(key);
+            }
+        }
+        self.arm_timer(key);
+        if wants_continue {
+            self.send_continue(key);
+        }
+        Ok(false)
+    }
+}
+
+/// A deadline `timeout_ms` from now; 0 means never.
+pub(crate) fn after(now_ms: u64, timeout_ms: u64) -> u64 {
+    if timeout_ms == 0 {
+        u64::MAX
+    } else {
+        now_ms + timeout_ms
+    }
+}
+
+struct Routed {
+    found: Found,
+    decoded_path: ArenaSlice<u8>,
+    params: ArenaSlice<Span>,
+}
+
+enum RouteFailure {
+    Encoding,
+    Memory,
+}
+
+impl From<OutOfMemory> for RouteFailure {
+    fn from(_: OutOfMemory) -> Self {
+        RouteFailure::Memory
+    }
+}
+
+impl From<BadEncoding> for RouteFailure {
+    fn from(_: BadEncoding) -> Self {
+        RouteFailure::Encoding
+    }
+}
+
+fn route(
+    router: &Router,
+    head: &Head,
+    bytes: &[u8],
+    arena: &mut Arena,
+) -> Result<Routed, RouteFailure> {
+    let raw = match head.target_form {
+        TargetForm::Asterisk => b"*",
+        _ => head.path_or_root(bytes),
+    };
+    let mut decoded_path = ArenaSlice::default();
+    let mut spans = [Span::default(); PARAMS_MAX];
+    let mut count = 0;
+    let name = head.method_span.of(bytes);
+    let mut collect = |value: &str, base: &[u8]| {
+        // The value is a part of `base`, so the distance of their addresses is its offset.
+        let start = value.as_ptr() as usize - base.as_ptr() as usize;
+        spans[count] = Span::new(start, start + value.len());
+        count += 1;
+    };
+    // Checks the encoding of the whole path too, so that `request.path` can rely on it.
+    let path = decode_for_routing(raw)?;
+    let found = match &path {
+        std::borrow::Cow::Borrowed(path) => {
+            router.find(path, head.method, name, |value| collect(value, bytes))
+        }
+        std::borrow::Cow::Owned(path) => {
+            decoded_path = arena.alloc_copy(path.as_bytes())?;
+            router.find(path, head.method, name, |value| {
+                collect(value, path.as_bytes());
+            })
+        }
+    };
+    let params = if count == 0 {
+        ArenaSlice::default()
+    } else {
+        arena.alloc_copy(&spans[..count])?
+    };
+    Ok(Routed {
+        found,
+        decoded_path,
+        params,
+    })
+}

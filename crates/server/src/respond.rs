@@ -1,0 +1,345 @@
+//! From an answer to a write, and what follows when it has ended.
+
+use theframework_http::{
+    CONTINUE, Connection as ConnectionField, ContentLength, InvalidHeader, ResponseHead,
+    forbids_body, simple_response, validate_name, validate_value, write_head,
+};
+use theframework_io::{Driver, KeptBytes, Outcome, SEND_AT_ONCE_MAX, Write};
+use theframework_memory::{Key, OutOfMemory};
+
+use crate::connection::Ending;
+use crate::engine::Engine;
+use crate::exchange::{ExchangeId, Progress};
+use crate::output::COPY_MAX;
+use crate::receive::after;
+use crate::token::{self, Kind};
+
+/// The body of a response.
+#[derive(Debug)]
+pub enum Body<'a, B> {
+    /// Copied behind the head.
+    Copied(&'a [u8]),
+    /// Sent from where it is, and kept alive until it is.
+    Kept(B),
+}
+
+/// Why a response field was not taken.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum HeaderError {
+    /// The name or value has bytes that no field may have.
+    Invalid(InvalidHeader),
+    /// Out of memory.
+    OutOfMemory,
+    /// The exchange is over.
+    Over,
+}
+
+impl From<OutOfMemory> for HeaderError {
+    fn from(_: OutOfMemory) -> Self {
+        HeaderError::OutOfMemory
+    }
+}
+
+impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
+    /// Bodies up to this size are better copied.
+    pub const COPY_MAX: usize = COPY_MAX;
+
+    /// Adds a response field; with `replace`, instead of those of the same name.
+    ///
+    /// # Errors
+    /// [`HeaderError`]; nothing was changed then.
+    pub fn set_field(
+        &mut self,
+        ExchangeId(key): ExchangeId,
+        name: &[u8],
+        value: &[u8],
+        replace: bool,
+    ) -> Result<(), HeaderError> {
+        validate_name(name).map_err(HeaderError::Invalid)?;
+        validate_value(value).map_err(HeaderError::Invalid)?;
+        let exchange = self.exchanges.get_mut(key).ok_or(HeaderError::Over)?;
+        if replace {
+            exchange.fields.remove(&mut exchange.arena, name);
+        }
+        Ok(exchange.fields.push(&mut exchange.arena, name, value)?)
+    }
+
+    /// Whether a response field of this name was set.
+    pub fn has_field(&self, ExchangeId(key): ExchangeId, name: &[u8]) -> bool {
+        self.exchanges.get(key).is_some_and(|exchange| {
+            exchange
+                .fields
+                .iter(&exchange.arena)
+                .any(|(known, _)| known.eq_ignore_ascii_case(name))
+        })
+    }
+
+    /// Forgets all response fields that were set.
+    pub fn clear_fields(&mut self, ExchangeId(key): ExchangeId) {
+        if let Some(exchange) = self.exchanges.get_mut(key) {
+            exchange.fields = crate::fields::Fields::default();
+        }
+    }
+
+    /// Ends the exchange with a complete response. It is joined with what else the connection has
+    /// finished, and submitted when the batch ends at the latest. False if the exchange is over.
+    pub fn respond(&mut self, ExchangeId(key): ExchangeId, status: u16, body: Body<'_, B>) -> bool {
+        let Some(exchange) = self.exchanges.remove(key) else {
+            return false;
+        };
+        if let Some(timer) = exchange.handler_timer {
+            self.wheel.cancel(timer);
+        }
+        let connection_key = exchange.connection;
+        let Some(connection) = self.connections.get_mut(connection_key) else {
+            return false;
+        };
+        connection.exchange = None;
+        let closes = exchange.closes || self.drain.is_some();
+        if connection.ending != Ending::No {
+            connection.input.clear(&mut self.inputs);
+            drop(exchange);
+            self.free_if_ended(connection_key);
+            return true;
+        }
+        let is_silent = exchange.head.method.is_head() || forbids_body(status);
+        let bytes = match &body {
+            Body::Copied(bytes) => bytes,
+            Body::Kept(kept) => kept.as_bytes(),
+        };
+        let consumed = exchange.len();
+        let result = {
+            let head = ResponseHead {
+                status,
+                date: self.date.as_bytes(),
+                server: (!self.config.server.is_empty()).then_some(self.config.server.as_slice()),
+                content_length: if forbids_body(status) {
+                    ContentLength::None
+                } else {
+                    ContentLength::Known(bytes.len() as u64)
+                },
+                connection: if closes {
+                    ConnectionField::Close
+                } else if exchange.head.version == theframework_http::Version::Http10 {
+                    ConnectionField::KeepAlive
+                } else {
+                    ConnectionField::Default
+                },
+                fields: exchange.fields.iter(&exchange.arena),
+            };
+            writable(&mut connection.output, &mut self.writes).and_then(|write| {
+                write_head(write.arena_mut(), &head)?;
+                match body {
+                    _ if is_silent => Ok(None),
+                    Body::Copied(bytes) => write.arena_mut().extend(bytes).map(|()| None),
+                    Body::Kept(kept) if kept.as_bytes().len() <= COPY_MAX => write
+                        .arena_mut()
+                        .extend(kept.as_bytes())
+                        .map(|()| Some(kept)),
+                    Body::Kept(kept) => {
+                        write.set_body(kept);
+                        Ok(None)
+                    }
+                }
+            })
+        };
+        match result {
+            Ok(copied) => self.released.extend(copied),
+            Err(OutOfMemory) => {
+                self.begin_close(connection_key);
+                return true;
+            }
+        }
+        connection.input.consume(consumed, &mut self.inputs);
+        // Before the next request takes an arena: this one's chunk is the warmest.
+        drop(exchange);
+        self.mark_dirty(connection_key);
+        if closes {
+            self.end_after_output(connection_key);
+        } else {
+            self.advance(connection_key);
+            self.arm_receive(connection_key);
+        }
+        true
+    }
+
+    /// The handler waits for something: returns the lease, makes all memory of exact size, sends
+    /// what the connection has finished, and starts the handler's time limit.
+    pub fn park(&mut self, ExchangeId(key): ExchangeId) {
+        let Some(exchange) = self.exchanges.get_mut(key) else {
+            return;
+        };
+        exchange.progress = Progress::Parked;
+        // Short of memory it stays where it is: larger, but right.
+        let _ = exchange.arena.park();
+        if exchange.handler_timer.is_none() && self.config.handler_timeout_ms > 0 {
+            let at_ms = exchange.started_ms + self.config.handler_timeout_ms;
+            exchange.handler_timer =
+                Some(self.wheel.insert(at_ms, token::of_key(Kind::Handler, key)));
+        }
+        let connection = exchange.connection;
+        self.end_lease(connection);
+        self.submit(connection);
+    }
+
+    /// No further request is served on this exchange's connection.
+    pub fn close_after(&mut self, ExchangeId(key): ExchangeId) {
+        if let Some(exchange) = self.exchanges.get_mut(key) {
+            exchange.closes = true;
+        }
+    }
+
+    /// Submits all finished responses; the batch has ended.
+    pub fn flush(&mut self) {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for key in dirty.drain(..) {
+            if let Some(connection) = self.connections.get_mut(key) {
+                connection.is_dirty = false;
+                self.submit(key);
+            }
+        }
+        // Submitting marks nothing dirty, so the list is still empty: keep its memory.
+        self.dirty = dirty;
+    }
+
+    pub(crate) fn end_leases(&mut self) {
+        while let Some(key) = self.leased.pop() {
+            self.end_lease(key);
+        }
+    }
+
+    fn end_lease(&mut self, key: Key) {
+        if let Some(connection) = self.connections.get_mut(key)
+            && connection.input.end_lease(&self.inputs).is_err()
+        {
+            self.begin_close(key);
+        }
+    }
+
+    pub(crate) fn mark_dirty(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        if connection.output.is_full() {
+            self.submit(key);
+        } else if !connection.is_dirty {
+            connection.is_dirty = true;
+            self.dirty.push(key);
+        }
+    }
+
+    /// Gives the pending write to the driver, unless one is in flight.
+    pub(crate) fn submit(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        if connection.output.in_flight.is_some() || connection.ending == Ending::Closing {
+            return;
+        }
+        let Some(write) = connection.output.pending.take() else {
+            return;
+        };
+        let is_long = write.len() > SEND_AT_ONCE_MAX;
+        let fd = connection.raw_fd();
+        match self.driver.send(fd, token::of_key(Kind::Send, key), write) {
+            Ok(op) => {
+                connection.output.in_flight = Some(op);
+                connection.write_deadline_ms = after(self.now_ms, self.config.write_timeout_ms);
+                if is_long {
+                    self.arm_timer(key);
+                }
+            }
+            Err(write) => {
+                self.released.extend(self.writes.release(write));
+                self.begin_close(key);
+            }
+        }
+    }
+
+    pub(crate) fn on_send(&mut self, key: Key, outcome: Outcome<B>) {
+        match outcome {
+            Outcome::SendProgress(_) => {
+                let deadline = after(self.now_ms, self.config.write_timeout_ms);
+                if let Some(connection) = self.connections.get_mut(key) {
+                    connection.write_deadline_ms = deadline;
+                    self.arm_timer(key);
+                }
+            }
+            Outcome::Sent(write, result) => {
+                self.released.extend(self.writes.release(write));
+                let Some(connection) = self.connections.get_mut(key) else {
+                    return;
+                };
+                let was_blocked = connection.output.is_blocked();
+                connection.output.in_flight = None;
+                connection.write_deadline_ms = u64::MAX;
+                if connection.ending == Ending::Closing {
+                    return self.free_if_ended(key);
+                }
+                if result.is_err() {
+                    return self.begin_close(key);
+                }
+                if connection.output.pending.is_some() {
+                    self.submit(key);
+                } else if connection.ending == Ending::AfterOutput {
+                    return self.linger(key);
+                }
+                if was_blocked {
+                    self.advance(key);
+                    self.arm_receive(key);
+                }
+            }
+            _ => debug_assert!(false, "not an event of a send"),
+        }
+    }
+
+    /// Answers with an error of the engine's own, and ends the connection.
+    pub(crate) fn refuse(&mut self, key: Key, status: u16) {
+        self.stats.refused += 1;
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        if let Some(exchange) = connection.exchange.take() {
+            self.exchanges.remove(exchange);
+        }
+        let extra: &[(&[u8], &[u8])] = if status == 503 {
+            &[(b"Retry-After", b"1")]
+        } else {
+            &[]
+        };
+        let date = self.date.as_bytes();
+        let result = writable(&mut connection.output, &mut self.writes)
+            .and_then(|write| simple_response(write.arena_mut(), status, date, extra, true));
+        if result.is_err() {
+            return self.begin_close(key);
+        }
+        self.mark_dirty(key);
+        self.end_after_output(key);
+    }
+
+    pub(crate) fn send_continue(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        let result = writable(&mut connection.output, &mut self.writes)
+            .and_then(|write| write.arena_mut().extend(CONTINUE));
+        match result {
+            Ok(()) => self.mark_dirty(key),
+            Err(OutOfMemory) => self.begin_close(key),
+        }
+    }
+}
+
+/// The write to append to. No request is started while the output is blocked, so it is not sealed.
+fn writable<'a, B: KeptBytes>(
+    output: &'a mut crate::output::Output<B>,
+    pool: &mut crate::output::WritePool<B>,
+) -> Result<&'a mut Write<B>, OutOfMemory> {
+    if output.pending.is_none() {
+        output.pending = Some(pool.acquire()?);
+    }
+    match &mut output.pending {
+        Some(write) => Ok(write),
+        None => Err(OutOfMemory),
+    }
+}

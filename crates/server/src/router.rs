@@ -1,0 +1,248 @@
+//! Routes: a radix trie of patterns, and the methods of each.
+//!
+//! Patterns are `{param}` for one segment and `{*rest}` for the remainder. An endpoint is a number
+//! that the caller chooses (an index into its handlers). A path is matched as it was received, with
+//! percent-encoding undone except for `%2F` and `%25`: an encoded slash does not split a segment.
+
+use std::fmt;
+
+use theframework_http::Method;
+
+/// Why a route could not be added.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum RouteError {
+    /// The pattern is malformed, or clashes with another one.
+    Pattern(String),
+    /// The pattern has a handler for this method.
+    DuplicateMethod(String),
+}
+
+impl fmt::Display for RouteError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RouteError::Pattern(why) => f.write_str(why),
+            RouteError::DuplicateMethod(method) => {
+                write!(f, "there is a handler for {method} on this path already")
+            }
+        }
+    }
+}
+
+impl std::error::Error for RouteError {}
+
+/// Parameters that a pattern may have.
+pub(crate) const PARAMS_MAX: usize = 16;
+
+/// What stands behind one pattern.
+#[derive(Clone, Debug)]
+struct Path {
+    pattern: String,
+    params: Vec<String>,
+    methods: Vec<(String, u32)>,
+}
+
+/// What a path and method lead to. Cheap to copy; names are asked of the router.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Found {
+    Endpoint { path: u32, endpoint: u32 },
+    MethodNotAllowed { path: u32 },
+    Nothing,
+}
+
+/// The route table of an application.
+#[derive(Clone, Debug, Default)]
+pub struct Router {
+    trie: matchit::Router<u32>,
+    paths: Vec<Path>,
+}
+
+impl Router {
+    /// An empty table.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds an endpoint for a pattern and a method.
+    ///
+    /// # Errors
+    /// [`RouteError`] when the pattern is malformed, clashes, or has this method already.
+    pub fn add(&mut self, pattern: &str, method: &str, endpoint: u32) -> Result<(), RouteError> {
+        if !pattern.starts_with('/') {
+            return Err(RouteError::Pattern(format!(
+                "the path {pattern:?} does not start with a slash"
+            )));
+        }
+        if method.is_empty()
+            || !method
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+        {
+            return Err(RouteError::Pattern(format!("{method:?} is not a method")));
+        }
+        let index = match self.paths.iter().position(|path| path.pattern == pattern) {
+            Some(index) => index,
+            None => {
+                let index = self.paths.len();
+                let params = param_names(pattern);
+                if params.len() > PARAMS_MAX {
+                    return Err(RouteError::Pattern(format!(
+                        "the path {pattern:?} has more than {PARAMS_MAX} parameters"
+                    )));
+                }
+                self.trie.insert(pattern, index as u32).map_err(|error| {
+                    RouteError::Pattern(format!("the path {pattern:?}: {error}"))
+                })?;
+                self.paths.push(Path {
+                    pattern: pattern.to_owned(),
+                    params,
+                    methods: Vec::new(),
+                });
+                index
+            }
+        };
+        let methods = &mut self.paths[index].methods;
+        if methods.iter().any(|(known, _)| known == method) {
+            return Err(RouteError::DuplicateMethod(method.to_owned()));
+        }
+        methods.push((method.to_owned(), endpoint));
+        Ok(())
+    }
+
+    /// Looks a path up; `param` is called with each parameter's value in the order of the pattern.
+    pub(crate) fn find<'p>(
+        &self,
+        path: &'p str,
+        method: Method,
+        name: &[u8],
+        param: impl FnMut(&'p str),
+    ) -> Found {
+        let Ok(matched) = self.trie.at(path) else {
+            return Found::Nothing;
+        };
+        let index = *matched.value;
+        let methods = &self.paths[index as usize].methods;
+        let position = |wanted: &[u8]| {
+            methods
+                .iter()
+                .position(|(known, _)| known.as_bytes() == wanted)
+        };
+        let position =
+            position(name).or_else(|| (method == Method::Head).then(|| position(b"GET")).flatten());
+        match position {
+            Some(position) => {
+                matched
+                    .params
+                    .iter()
+                    .map(|(_, value)| value)
+                    .for_each(param);
+                Found::Endpoint {
+                    path: index,
+                    endpoint: methods[position].1,
+                }
+            }
+            None => Found::MethodNotAllowed { path: index },
+        }
+    }
+
+    /// Names of a path's parameters, in order.
+    pub(crate) fn params(&self, path: u32) -> &[String] {
+        &self.paths[path as usize].params
+    }
+
+    /// The `Allow` field of a path: its methods, and HEAD where there is GET.
+    pub(crate) fn allow(&self, path: u32) -> String {
+        let mut names: Vec<&str> = self.paths[path as usize]
+            .methods
+            .iter()
+            .map(|(name, _)| name.as_str())
+            .collect();
+        if names.contains(&"GET") && !names.contains(&"HEAD") {
+            names.push("HEAD");
+        }
+        names.sort_unstable();
+        names.join(", ")
+    }
+}
+
+fn param_names(pattern: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    let mut rest = pattern;
+    while let Some(open) = rest.find('{') {
+        if rest[open..].starts_with("{{") {
+            rest = &rest[open + 2..];
+            continue;
+        }
+        let Some(close) = rest[open..].find('}') else {
+            break;
+        };
+        names.push(
+            rest[open + 1..open + close]
+                .trim_start_matches('*')
+                .to_owned(),
+        );
+        rest = &rest[open + close + 1..];
+    }
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn find(router: &Router, method: &str, path: &str) -> (Found, Vec<String>) {
+        let mut params = Vec::new();
+        let found = router.find(
+            path,
+            Method::from_bytes(method.as_bytes()),
+            method.as_bytes(),
+            |v| params.push(v.to_owned()),
+        );
+        (found, params)
+    }
+
+    #[test]
+    fn static_segments_win_over_parameters_and_those_over_the_rest() {
+        let mut router = Router::new();
+        router.add("/users/{id}", "GET", 1).unwrap();
+        router.add("/users/me", "GET", 2).unwrap();
+        router.add("/users/{id}/posts/{post}", "GET", 3).unwrap();
+        router.add("/static/{*rest}", "GET", 4).unwrap();
+        let endpoint = |method: &str, path: &str| match find(&router, method, path) {
+            (Found::Endpoint { endpoint, .. }, params) => (endpoint, params.join(",")),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(endpoint("GET", "/users/7"), (1, "7".into()));
+        assert_eq!(endpoint("GET", "/users/me"), (2, String::new()));
+        assert_eq!(endpoint("HEAD", "/users/7/posts/x"), (3, "7,x".into()));
+        assert_eq!(endpoint("GET", "/static/a/b.css"), (4, "a/b.css".into()));
+        assert_eq!(find(&router, "GET", "/nothing").0, Found::Nothing);
+        assert_eq!(router.params(2), ["id", "post"]);
+        assert_eq!(router.params(3), ["rest"]);
+    }
+
+    #[test]
+    fn a_known_path_names_its_methods() {
+        let mut router = Router::new();
+        router.add("/a", "POST", 1).unwrap();
+        router.add("/a", "GET", 2).unwrap();
+        let (found, _) = find(&router, "DELETE", "/a");
+        assert_eq!(found, Found::MethodNotAllowed { path: 0 });
+        assert_eq!(router.allow(0), "GET, HEAD, POST");
+        assert!(matches!(
+            router.add("/a", "GET", 3),
+            Err(RouteError::DuplicateMethod(_))
+        ));
+        assert!(matches!(
+            router.add("b", "GET", 3),
+            Err(RouteError::Pattern(_))
+        ));
+        assert!(matches!(
+            router.add("/{a}{b}", "GET", 3),
+            Err(RouteError::Pattern(_))
+        ));
+        assert!(matches!(
+            router.add("/x", "GE T", 3),
+            Err(RouteError::Pattern(_))
+        ));
+    }
+}

@@ -1,0 +1,79 @@
+//! One timer for each connection, armed lazily.
+//!
+//! A connection's deadlines move with every request; its timer does not. It stands at or before the
+//! earliest deadline, and when it fires early it is armed again. So a busy connection costs the
+//! wheel nothing, and a quiet one a single entry.
+
+use theframework_io::{Driver, KeptBytes};
+use theframework_memory::Key;
+
+use crate::connection::Ending;
+use crate::engine::Engine;
+use crate::exchange::ExchangeId;
+use crate::token::{self, Kind};
+
+impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
+    /// Sees to it that the timer fires at the connection's earliest deadline, or before.
+    pub(crate) fn arm_timer(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        let deadline_ms = connection
+            .read_deadline_ms
+            .min(connection.write_deadline_ms);
+        if deadline_ms == u64::MAX {
+            return;
+        }
+        if let Some(timer) = connection.timer {
+            if connection.timer_ms <= deadline_ms {
+                return;
+            }
+            self.wheel.cancel(timer);
+        }
+        connection.timer_ms = deadline_ms;
+        connection.timer = Some(
+            self.wheel
+                .insert(deadline_ms, token::of_key(Kind::Connection, key)),
+        );
+    }
+
+    pub(crate) fn run_timers(&mut self) {
+        while let Some((_, due)) = self.wheel.pop_expired(self.now_ms) {
+            match token::kind(due) {
+                Some(Kind::User) => self.due.push_back(token::user(due)),
+                Some(Kind::Connection) => self.on_deadline(token::key(due)),
+                Some(Kind::Listener) => self.listeners.postponement_over(),
+                Some(Kind::Handler) => {
+                    let key = token::key(due);
+                    if let Some(exchange) = self.exchanges.get_mut(key) {
+                        exchange.handler_timer = None;
+                        self.overdue.push_back(ExchangeId(key));
+                    }
+                }
+                _ => debug_assert!(false, "the wheel was given no such token"),
+            }
+        }
+    }
+
+    fn on_deadline(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        connection.timer = None;
+        if connection.write_deadline_ms <= self.now_ms {
+            return self.begin_close(key);
+        }
+        if connection.read_deadline_ms > self.now_ms {
+            return self.arm_timer(key);
+        }
+        connection.read_deadline_ms = u64::MAX;
+        match connection.ending {
+            // In the middle of a head or body: the client is told why.
+            Ending::No if connection.exchange.is_some() || connection.input.len() > 0 => {
+                self.refuse(key, 408);
+            }
+            Ending::No | Ending::Lingering => self.begin_close(key),
+            Ending::AfterOutput | Ending::Closing => {}
+        }
+    }
+}

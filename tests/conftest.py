@@ -1,0 +1,104 @@
+"""Fixtures: servers under test, a time limit on each test, and a list of what was measured."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from tests.server import Server, command
+
+TEST_SECONDS = 60
+LONG_TEST_SECONDS = 600
+_measured: list[str] = []
+
+Start = Callable[..., Server]
+
+
+@pytest.fixture(autouse=True)
+def time_limit(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test that hangs fails, with the line at which it hung."""
+
+    def expire(number: int, frame: FrameType | None) -> None:
+        raise TimeoutError("the test took too long")
+
+    before = signal.signal(signal.SIGALRM, expire)
+    is_long = request.node.get_closest_marker("long") is not None
+    signal.alarm(LONG_TEST_SECONDS if is_long else TEST_SECONDS)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Start servers: ``start("--workers", "2", app="tests.apps.main:app")``."""
+    servers: list[Server] = []
+
+    def start_one(*options: str, app: str = "tests.apps.main:app", **how: Any) -> Server:
+        where = () if {"-b", "--bind"} & {*options} else ("--port", "0")
+        log_path = tmp_path / f"server-{len(servers)}.log"
+        server = Server(command("run", app, *where, *options), log_path, **how)
+        servers.append(server)
+        return server
+
+    yield start_one
+    _stop_all(servers)
+
+
+def _stop_all(servers: list[Server]) -> None:
+    """Stop every server even when one does not end well; report the first trouble."""
+    troubles = []
+    for server in servers:
+        try:
+            server.stop()
+        except AssertionError as trouble:
+            troubles.append(trouble)
+    if troubles:
+        raise troubles[0]
+
+
+@pytest.fixture(scope="module")
+def _shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    log_path = tmp_path_factory.mktemp("server") / "log"
+    server = Server(command("run", "tests.apps.main:app", "--port", "0"), log_path)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def server(_shared_server: Server) -> Iterator[Server]:
+    """A server with default settings that the module's tests share; unchanged after each."""
+    yield _shared_server
+    _shared_server.assert_unchanged()
+
+
+@pytest.fixture
+def measured() -> Callable[[str], None]:
+    """Note a measurement for the end of the report."""
+    return _measured.append
+
+
+@pytest.fixture
+def program() -> Callable[[str], str]:
+    """The path of a program, or a skip that names it."""
+
+    def find(name: str) -> str:
+        path = shutil.which(name)
+        if path is None:
+            pytest.skip(f"{name} is not installed (SYSTEM_PACKAGES=1 make test installs it)")
+        return path
+
+    return find
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    if _measured:
+        terminalreporter.section("measured")
+        for line in _measured:
+            terminalreporter.line(line)

@@ -1,0 +1,201 @@
+"""A server under test: a subprocess, started and stopped as a user would.
+
+Its whole life is checked: it says in one line that it serves, its descriptors come back to where
+they were when its connections are gone, and it ends by SIGTERM with status 0.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from tests.client import Address, Answer, Client
+
+ROOT = Path(__file__).resolve().parent.parent
+START_SECONDS = 10.0
+STOP_SECONDS = 5.0
+_URL = re.compile(r"http://(\[[0-9a-f:]+\]|[^:/ ]+):([0-9]+)/|unix:(\S+?)(?=,| and | \()")
+
+
+def wait_for(condition: Callable[[], bool], what: str, seconds: float = 5.0) -> None:
+    """Wait until `condition` holds; it is asked every 5 ms."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.005)
+
+
+def command(*arguments: str) -> list[str]:
+    """The command line of this interpreter's theframework."""
+    return [sys.executable, "-m", "theframework", *arguments]
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """This process's environment without settings, so that tests do not depend on it."""
+    clean = {name: text for name, text in os.environ.items() if "THEFRAMEWORK" not in name}
+    return {**clean, "PYTHONUNBUFFERED": "1", **(extra or {})}
+
+
+class Server:
+    """A running server. `address` is the first that it listens on."""
+
+    def __init__(
+        self,
+        arguments: list[str],
+        log_path: Path,
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: Path = ROOT,
+        nofile: int | None = None,
+    ) -> None:
+        self.log_path = log_path
+        self.is_stopped = False
+        self.rest_of_stdout = ""
+        limits = None
+        if nofile is not None:
+            number = nofile
+
+            def limits() -> None:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (number, number))
+
+        with open(log_path, "wb") as log:
+            self.process = subprocess.Popen(
+                arguments,
+                cwd=cwd,
+                env=environment(env),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                # A process group of its own, as in a terminal.
+                start_new_session=True,
+                preexec_fn=limits,
+            )
+        self.pid = self.process.pid
+        try:
+            self.ready_line = self._read_ready_line()
+        except BaseException:
+            self.process.kill()
+            self.process.wait()
+            raise
+        self.addresses = [_address(match) for match in _URL.finditer(self.ready_line)]
+        self.address = self.addresses[0]
+        wait_for(lambda: len(self.workers()) == self.worker_count, "all workers run")
+        self._descriptors = self.descriptors() if self.worker_count == 1 else {}
+
+    @property
+    def worker_count(self) -> int:
+        found = re.search(r"\((\d+) workers?, io_uring\)$", self.ready_line)
+        assert found, self.ready_line
+        return int(found[1])
+
+    def client(self, **options: float) -> Client:
+        return Client(self.address, **options)  # type: ignore[arg-type]
+
+    def get(self, target: str, *headers: str) -> Answer:
+        """One request on a connection of its own."""
+        with self.client() as client:
+            return client.get(target, *headers)
+
+    def workers(self) -> list[int]:
+        """The process ids of the workers."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children")
+        return [int(word) for word in children.read_text().split()]
+
+    def descriptors(self) -> dict[int, int]:
+        """The number of open descriptors of each worker."""
+        return {pid: len(os.listdir(f"/proc/{pid}/fd")) for pid in self.workers()}
+
+    def memory_kib(self) -> int:
+        """Resident memory of the one worker, without what it shares with others."""
+        text = Path(f"/proc/{self.workers()[0]}/smaps_rollup").read_text()
+        fields = dict(line.split(":", 1) for line in text.splitlines()[1:])
+        return sum(int(fields[name].split()[0]) for name in ("Private_Dirty", "Private_Clean"))
+
+    def log(self) -> str:
+        return self.log_path.read_text()
+
+    def wait_for_log(self, text: str, seconds: float = 5.0) -> None:
+        wait_for(lambda: text in self.log(), f"{text!r} in the log:\n{self.log()}", seconds)
+
+    def assert_unchanged(self) -> None:
+        """It serves, and holds no descriptor more than before the first request."""
+        assert self.process.poll() is None, f"the server ended:\n{self.log()}"
+        if not self._descriptors:
+            return
+        wait_for(
+            lambda: self.descriptors() == self._descriptors,
+            f"descriptors {self.descriptors()} are again {self._descriptors}\n{self.log()}",
+        )
+
+    def settle(self) -> None:
+        """Take the descriptors of now as the right number, after the application opened some."""
+        self._descriptors = self.descriptors()
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def wait(self, seconds: float = STOP_SECONDS) -> int:
+        """Wait for the end; return the exit status."""
+        try:
+            status = self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            workers = self.workers()
+            self.process.kill()
+            self.process.wait()
+            raise AssertionError(
+                f"not ended within {seconds} s (workers {workers}):\n{self.log()}"
+            ) from None
+        self.is_stopped = True
+        self._close_stdout()
+        return status
+
+    def _close_stdout(self) -> None:
+        """Nothing but the one line may be on stdout, unless the application prints."""
+        assert self.process.stdout is not None
+        self.rest_of_stdout = self.process.stdout.read().decode()
+        self.process.stdout.close()
+
+    def stop(self) -> None:
+        """Stop it as a service manager would, and check its end."""
+        if self.is_stopped:
+            return
+        try:
+            self.assert_unchanged()
+        finally:
+            workers = self.workers()
+            self.signal(signal.SIGTERM)
+            status = self.wait()
+        assert status == 0, f"exit status {status}:\n{self.log()}"
+        assert self.rest_of_stdout == "", f"more than one line: {self.rest_of_stdout!r}"
+        for pid in workers:
+            assert not Path(f"/proc/{pid}").exists(), f"worker {pid} is left"
+
+    def _read_ready_line(self) -> str:
+        assert self.process.stdout is not None
+        stdout = self.process.stdout.fileno()
+        deadline = time.monotonic() + START_SECONDS
+        line = b""
+        while not line.endswith(b"\n"):
+            left = deadline - time.monotonic()
+            assert left > 0, f"not ready within {START_SECONDS} s:\n{self.log()}"
+            if select.select([stdout], [], [], left)[0]:
+                data = os.read(stdout, 4096)
+                assert data, f"ended before it was ready:\n{self.log()}"
+                line += data
+        assert line.count(b"\n") == 1, f"more than one line on stdout: {line!r}"
+        return line.decode().rstrip("\n")
+
+
+def _address(match: re.Match[str]) -> Address:
+    host, port, path = match.groups()
+    if path is not None:
+        return path
+    return host.strip("[]"), int(port)

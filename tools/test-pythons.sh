@@ -1,0 +1,35 @@
+#!/bin/sh
+# Run the Python tests on every CPython from 3.11 on that is installed: .venv's own first, then
+# each other version in a .venv-3.X with a build of its own.
+set -eu
+cd "$(dirname "$0")/.."
+
+own=$(.venv/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+installed=$(tools/pythons.sh all)
+failed=""
+
+run_tests() { # version, virtual environment
+    echo "== Python tests on CPython $1"
+    "$2/bin/pytest" ${PYTEST_ARGS:-} || failed="$failed $1"
+}
+
+run_tests "$own" .venv
+echo "$installed" | awk '{print $1}' | grep -vx "$own" >target/.pythons || true
+while read -r version; do
+    python=$(echo "$installed" | awk -v version="$version" '$1 == version {print $2}')
+    echo "== build for CPython $version ($python)"
+    if "${MAKE:-make}" --no-print-directory build VENV=".venv-$version" PYTHON="$python" \
+        TARGET_DIR="target/python-$version"; then
+        run_tests "$version" ".venv-$version"
+    else
+        failed="$failed $version"
+    fi
+done <target/.pythons
+
+for version in 3.11 3.12 3.13 3.14; do
+    echo "$installed" | grep -q "^$version " || echo "skipped: CPython $version (not installed)"
+done
+if [ -n "$failed" ]; then
+    echo "failed on CPython:$failed" >&2
+    exit 1
+fi
