@@ -37,4 +37,6 @@ pub use response::{
     validate_name, validate_value, write_chunk_header, write_head,
 };
 pub use status::{forbids_body, is_valid, reason};
-pub use target::{BadEncoding, decode_for_routing, decode_param, decode_path, query_pairs};
+pub use target::{
+    BadEncoding, decode_for_routing, decode_form, decode_param, decode_path, query_pairs,
+};

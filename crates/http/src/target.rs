@@ -1,7 +1,8 @@
 //! Decoding of request targets: percent-encoding (RFC 3986 §2.1) and the query
 //! (application/x-www-form-urlencoded, WHATWG URL §5.1).
 //!
-//! Invariants: text without an escape is borrowed, never copied; what cannot be decoded to UTF-8 is an
+//! Invariants: text without an escape is borrowed, never copied; decoded text lies in a buffer of the
+//! caller's, which is used again and again; what cannot be decoded to UTF-8 is an
 //! error in a path (a route must not match by accident) and replaced in a query. A decoded NUL is an
 //! error in a path.
 //!
@@ -35,15 +36,15 @@ impl fmt::Display for BadEncoding {
 
 impl std::error::Error for BadEncoding {}
 
-/// The whole path, percent-decoded.
+/// The whole path, percent-decoded. `scratch` is overwritten if there is an escape.
 ///
 /// # Errors
 ///
 /// [`BadEncoding`] for an incomplete or non-hexadecimal escape, a NUL, or a result that is not UTF-8.
 ///
-/// Cost: one pass; allocates once when there is an escape, never otherwise.
-pub fn decode_path(raw: &[u8]) -> Result<Cow<'_, str>, BadEncoding> {
-    decode_except(raw, |_| false)
+/// Cost: one pass; allocates only where `scratch` is too small.
+pub fn decode_path<'a>(raw: &'a [u8], scratch: &'a mut Vec<u8>) -> Result<&'a str, BadEncoding> {
+    decode_except(raw, scratch, |_| false)
 }
 
 /// The path percent-decoded, but for `%2F` and `%25`, which stay (in upper case), so that an encoded
@@ -51,115 +52,111 @@ pub fn decode_path(raw: &[u8]) -> Result<Cow<'_, str>, BadEncoding> {
 ///
 /// # Errors
 ///
-/// As for [`decode_path`].
-///
-/// Cost: one pass; allocates once when there is an escape, never otherwise.
-pub fn decode_for_routing(raw: &[u8]) -> Result<Cow<'_, str>, BadEncoding> {
-    decode_except(raw, |byte| byte == b'/' || byte == b'%')
+/// As for [`decode_path`], and at the same cost.
+pub fn decode_for_routing<'a>(
+    raw: &'a [u8],
+    scratch: &'a mut Vec<u8>,
+) -> Result<&'a str, BadEncoding> {
+    decode_except(raw, scratch, |byte| byte == b'/' || byte == b'%')
 }
 
 /// A parameter cut out of a path from [`decode_for_routing`], with its `%2F` and `%25` decoded. Anything
 /// else stays as it is: it is decoded already.
 ///
-/// Cost: allocates once when there is such an escape, never otherwise.
+/// Cost: allocates only where `scratch` is too small.
 #[must_use]
-pub fn decode_param(param: &str) -> Cow<'_, str> {
+pub fn decode_param<'a>(param: &'a str, scratch: &'a mut Vec<u8>) -> &'a str {
     if memchr(b'%', param.as_bytes()).is_none() {
-        return Cow::Borrowed(param);
+        return param;
     }
-    let mut out = String::with_capacity(param.len());
-    let mut rest = param;
-    while let Some(at) = rest.find('%') {
-        out.push_str(&rest[..at]);
-        rest = &rest[at..];
-        if let Some(after) = rest.strip_prefix("%2F") {
-            out.push('/');
-            rest = after;
-        } else if let Some(after) = rest.strip_prefix("%25") {
-            out.push('%');
-            rest = after;
-        } else {
-            out.push('%');
-            rest = &rest[1..];
-        }
+    scratch.clear();
+    let mut rest = param.as_bytes();
+    while let Some(at) = memchr(b'%', rest) {
+        scratch.extend_from_slice(&rest[..at]);
+        let (byte, taken) = match &rest[at..] {
+            [b'%', b'2', b'F', ..] => (b'/', 3),
+            [b'%', b'2', b'5', ..] => (b'%', 3),
+            _ => (b'%', 1),
+        };
+        scratch.push(byte);
+        rest = &rest[at + taken..];
     }
-    out.push_str(rest);
-    Cow::Owned(out)
+    scratch.extend_from_slice(rest);
+    // Only whole ASCII characters were replaced, so this is still UTF-8.
+    std::str::from_utf8(scratch).unwrap_or(param)
 }
 
-fn decode_except(raw: &[u8], stays: impl Fn(u8) -> bool) -> Result<Cow<'_, str>, BadEncoding> {
+fn decode_except<'a>(
+    raw: &'a [u8],
+    scratch: &'a mut Vec<u8>,
+    stays: impl Fn(u8) -> bool,
+) -> Result<&'a str, BadEncoding> {
     if memchr2(b'%', 0, raw).is_none() {
-        return std::str::from_utf8(raw)
-            .map(Cow::Borrowed)
-            .map_err(|_| BadEncoding);
+        return std::str::from_utf8(raw).map_err(|_| BadEncoding);
     }
-    let mut out = Vec::with_capacity(raw.len());
+    scratch.clear();
     let mut rest = raw;
     while let Some(at) = memchr2(b'%', 0, rest) {
         if rest[at] == 0 {
             return Err(BadEncoding);
         }
-        out.extend_from_slice(&rest[..at]);
+        scratch.extend_from_slice(&rest[..at]);
         let byte = hex_pair(&rest[at + 1..]).ok_or(BadEncoding)?;
         match byte {
             0 => return Err(BadEncoding),
             byte if stays(byte) => {
-                out.push(b'%');
-                out.extend(rest[at + 1..at + 3].iter().map(u8::to_ascii_uppercase));
+                scratch.push(b'%');
+                scratch.extend(rest[at + 1..at + 3].iter().map(u8::to_ascii_uppercase));
             }
-            byte => out.push(byte),
+            byte => scratch.push(byte),
         }
         rest = &rest[at + 3..];
     }
-    out.extend_from_slice(rest);
-    String::from_utf8(out)
-        .map(Cow::Owned)
-        .map_err(|_| BadEncoding)
+    scratch.extend_from_slice(rest);
+    std::str::from_utf8(scratch).map_err(|_| BadEncoding)
 }
 
-/// The pairs of a query, in order: split at `&` (only), name and value at the first `=`, `+` is a
-/// space, escapes decoded, a bad escape left as it is, bad UTF-8 replaced by U+FFFD. Empty pieces are
-/// skipped; a name without value, or with a blank one, is kept.
-///
-/// `raw` is what follows the `?`, or a form body. Cost: lazy; a part without `+` and `%` is borrowed.
-pub fn query_pairs(raw: &[u8]) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
+/// The pairs of a query or form body as received, in order: split at `&` (only), name and value at the
+/// first `=`. Empty pieces are skipped; a name without value, or with a blank one, is kept.
+/// [`decode_form`] decodes each part. Cost: lazy, no allocation.
+pub fn query_pairs(raw: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     raw.split(|&b| b == b'&')
         .filter(|piece| !piece.is_empty())
-        .map(|piece| {
-            let (name, value) = match memchr(b'=', piece) {
-                Some(at) => (&piece[..at], &piece[at + 1..]),
-                None => (piece, &piece[piece.len()..]),
-            };
-            (decode_form(name), decode_form(value))
+        .map(|piece| match memchr(b'=', piece) {
+            Some(at) => (&piece[..at], &piece[at + 1..]),
+            None => (piece, &piece[piece.len()..]),
         })
 }
 
-fn decode_form(raw: &[u8]) -> Cow<'_, str> {
+/// A name or value of a query: `+` is a space, escapes are decoded, a bad escape is left as it is, bad
+/// UTF-8 is replaced by U+FFFD.
+///
+/// Cost: one pass; allocates where `scratch` is too small, or for bad UTF-8.
+#[must_use]
+pub fn decode_form<'a>(raw: &'a [u8], scratch: &'a mut Vec<u8>) -> Cow<'a, str> {
     if memchr2(b'%', b'+', raw).is_none() {
         return String::from_utf8_lossy(raw);
     }
-    let mut out = Vec::with_capacity(raw.len());
+    scratch.clear();
     let mut rest = raw;
     while let Some(at) = memchr2(b'%', b'+', rest) {
-        out.extend_from_slice(&rest[..at]);
+        scratch.extend_from_slice(&rest[..at]);
         let after = &rest[at + 1..];
         rest = match (rest[at], hex_pair(after)) {
             (b'%', Some(byte)) => {
-                out.push(byte);
+                scratch.push(byte);
                 &after[2..]
             }
             (b'%', None) => {
-                out.push(b'%');
+                scratch.push(b'%');
                 after
             }
             _ => {
-                out.push(b' ');
+                scratch.push(b' ');
                 after
             }
         };
     }
-    out.extend_from_slice(rest);
-    let text = String::from_utf8(out)
-        .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
-    Cow::Owned(text)
+    scratch.extend_from_slice(rest);
+    String::from_utf8_lossy(scratch)
 }

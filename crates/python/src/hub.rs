@@ -86,7 +86,6 @@ pub(crate) struct Hub {
     is_over: Cell<bool>,
     abandoned: Cell<usize>,
     wakeup: WakeupPipe,
-    pub(crate) scratch: RefCell<Vec<u8>>,
 }
 
 thread_local! {
@@ -153,7 +152,8 @@ impl Hub {
     }
 
     fn run_woken(&self, py: Python<'_>) {
-        for _ in 0..self.woken.borrow().len() {
+        let count = self.woken.borrow().len();
+        for _ in 0..count {
             let Some(woken) = self.woken.borrow_mut().pop_front() else {
                 return;
             };
@@ -483,7 +483,6 @@ pub(crate) fn serve(
         is_over: Cell::new(false),
         abandoned: Cell::new(0),
         wakeup,
-        scratch: RefCell::default(),
     }));
     HUB.set(Some(hub));
     let signal = py.import("signal")?;
@@ -492,18 +491,31 @@ pub(crate) fn serve(
         .call_method1("set_wakeup_fd", (hub.wakeup.writer,))
         .ok();
     hub.jobs.borrow_mut().extend(on_ready.map(Job::Ready));
+    let end = End(hub);
     let result = hub.run_loop(py);
     hub.is_over.set(true);
     let ended = hub.end_greenlets(py);
     if let Some(previous) = previous {
         signal.call_method1("set_wakeup_fd", (previous,))?;
     }
-    HUB.set(None);
-    let engine = hub.engine.borrow_mut().take();
-    drop(engine);
-    hub.wakeup.close();
+    drop(end);
     result.and(ended)?;
     Ok(hub.abandoned.get())
+}
+
+/// Ends a hub in order, also when the loop panicked: the ring lets go of listener and connections
+/// before this process does, so that none of them is held by a ring that is being torn down.
+struct End(&'static Hub);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.0.is_over.set(true);
+        HUB.set(None);
+        if let Ok(mut engine) = self.0.engine.try_borrow_mut() {
+            drop(engine.take());
+        }
+        self.0.wakeup.close();
+    }
 }
 
 /// Stops accepting and ends `serve` when everything in flight is answered, or after `timeout`

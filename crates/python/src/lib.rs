@@ -11,6 +11,7 @@
 //! | `gil` | state of a Python object that the GIL guards |
 //! | `settings` | the settings table of Python as the engine's configuration |
 //! | `peers` | the workers' load in shared memory |
+//! | `scratch` | buffers for text in passing |
 //! | `text` | between Python strings and bytes of the wire |
 //!
 //! Two rules hold everywhere. The engine is never borrowed while the interpreter is called, unless
@@ -25,6 +26,7 @@ mod hub;
 mod peers;
 mod request;
 mod response;
+mod scratch;
 mod settings;
 mod text;
 mod worker;

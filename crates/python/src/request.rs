@@ -11,11 +11,12 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString};
 use theframework::{ExchangeId, RequestView};
-use theframework_http::{decode_param, decode_path, query_pairs};
+use theframework_http::{decode_form, decode_param, decode_path, query_pairs};
 
 use crate::gil::GilBound;
 use crate::greenlet::reference_count;
 use crate::hub::{Hub, hub};
+use crate::scratch;
 use crate::text::{header_name, latin1};
 
 /// One request. Read-only, but for attributes that middleware adds.
@@ -152,16 +153,17 @@ impl Request {
 
     fn make_query_params<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let params = PyDict::new(py);
-        let scratch = hub().map(|hub| &hub.scratch);
-        let query = RefCell::new(scratch.map(RefCell::take).unwrap_or_default());
-        query.borrow_mut().clear();
+        // Making a dict may run anything, so the query is copied out of the engine first.
+        let query = RefCell::new(scratch::take());
         self.read(
             |view| query.borrow_mut().extend_from_slice(view.query()),
             |kept| query.borrow_mut().extend_from_slice(&kept.query),
         )?;
         let query = query.into_inner();
+        let mut decoded = scratch::take();
         for (name, value) in query_pairs(&query) {
-            let (name, value) = (PyString::new(py, &name), PyString::new(py, &value));
+            let name = PyString::new(py, &decode_form(name, &mut decoded));
+            let value = PyString::new(py, &decode_form(value, &mut decoded));
             // SAFETY: a dict, and live key and value; a borrowed reference or null with an exception.
             // The first value of a repeated name stays.
             unsafe {
@@ -171,9 +173,8 @@ impl Request {
                 )?;
             }
         }
-        if let Some(scratch) = scratch {
-            scratch.replace(query);
-        }
+        scratch::give(decoded);
+        scratch::give(query);
         Ok(params)
     }
 
@@ -182,7 +183,7 @@ impl Request {
         let text = |value: &[u8]| {
             // The whole path was decoded once before, so a part of it is UTF-8.
             let value = std::str::from_utf8(value).unwrap_or_default();
-            PyString::new(py, &decode_param(value))
+            scratch::with(|scratch| PyString::new(py, decode_param(value, scratch)))
         };
         let mut index = 0;
         while let Some((name, value)) = self.read(
@@ -269,7 +270,10 @@ impl Request {
     fn path<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyString>> {
         let text = |raw: &[u8]| {
             // An undecodable path was refused with 400 before it came here.
-            decode_path(raw).map_or_else(|_| latin1(py, raw), |path| PyString::new(py, &path))
+            scratch::with(|scratch| match decode_path(raw, scratch) {
+                Ok(path) => PyString::new(py, path),
+                Err(_) => latin1(py, raw),
+            })
         };
         cached(py, &self.fields.path, || {
             self.read(|view| text(view.raw_path()), |kept| text(&kept.path))

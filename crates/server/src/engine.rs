@@ -50,6 +50,13 @@ pub struct Engine<D, B> {
     pub(crate) exchanges: Slab<Exchange>,
     pub(crate) listeners: Listeners,
     pub(crate) ready: VecDeque<Key>,
+    /// The next request of the connection that was answered last: it goes first, so that the
+    /// answers to pipelined requests are joined.
+    pub(crate) next_in_pipeline: Option<Key>,
+    /// The connection whose request is being answered now.
+    pub(crate) answered: Option<Key>,
+    /// How many requests of one connection have been taken one after the other.
+    pub(crate) pipeline_run: u32,
     /// Connections with finished responses that have not been submitted.
     pub(crate) dirty: Vec<Key>,
     /// Connections that took a lease this turn.
@@ -63,6 +70,8 @@ pub struct Engine<D, B> {
     pub(crate) released: Vec<B>,
     pub(crate) date: DateCache,
     pub(crate) stats: Stats,
+    /// For decoded text, used again and again.
+    pub(crate) scratch: Vec<u8>,
     pub(crate) drain: Option<u64>,
     started: Instant,
     pub(crate) now_ms: u64,
@@ -91,6 +100,9 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             exchanges: Slab::new(),
             listeners: Listeners::default(),
             ready: VecDeque::new(),
+            next_in_pipeline: None,
+            answered: None,
+            pipeline_run: 0,
             dirty: Vec::new(),
             leased: Vec::new(),
             wheel: TimerWheel::new(0),
@@ -99,6 +111,7 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             released: Vec::new(),
             date: DateCache::new(unix_seconds()),
             stats: Stats::default(),
+            scratch: Vec::new(),
             drain: None,
             started: Instant::now(),
             now_ms: 0,
@@ -122,6 +135,10 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
     /// The first part of [`turn`](Self::turn): everything that must not be held while waiting is
     /// given back, finished responses are queued.
     pub fn before_turn(&mut self) {
+        // A batch has ended: others come first now.
+        self.pipeline_run = 0;
+        self.ready.extend(self.next_in_pipeline.take());
+        self.accept_more();
         self.flush();
         self.end_leases();
     }
@@ -151,7 +168,6 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             self.run_event(event);
         }
         self.run_timers();
-        self.accept_more();
         if self.now_ms >= self.trim_ms {
             self.trim();
         }
@@ -224,7 +240,14 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
 
     /// Takes the next complete request off the ready queue; it is then with its handler.
     pub fn next_ready(&mut self) -> Option<ExchangeId> {
-        while let Some(key) = self.ready.pop_front() {
+        if self.next_in_pipeline.is_none() {
+            self.pipeline_run = 0;
+        }
+        while let Some(key) = self
+            .next_in_pipeline
+            .take()
+            .or_else(|| self.ready.pop_front())
+        {
             if let Some(exchange) = self.exchanges.get_mut(key) {
                 exchange.progress = Progress::Running;
                 exchange.started_ms = self.now_ms;
@@ -236,7 +259,7 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
 
     /// How many requests wait for a handler.
     pub fn ready_len(&self) -> usize {
-        self.ready.len()
+        self.ready.len() + usize::from(self.next_in_pipeline.is_some())
     }
 
     /// The request of an exchange that has not been answered.

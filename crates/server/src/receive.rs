@@ -19,6 +19,9 @@ const DIRECT_MIN: u64 = 16 * 1024;
 /// For this long a body may come as slowly as it likes.
 const RATE_GRACE_MS: u64 = 30_000;
 
+/// Requests of one connection that are handled one after the other, before others have their turn.
+const PIPELINE_RUN_MAX: u32 = 32;
+
 enum Parsed {
     Exchange,
     Partial,
@@ -205,7 +208,13 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             if let Some(connection) = self.connections.get_mut(exchange.connection) {
                 connection.read_deadline_ms = u64::MAX;
             }
-            self.ready.push_back(key);
+            let follows = self.answered == Some(exchange.connection);
+            if follows && self.pipeline_run < PIPELINE_RUN_MAX {
+                self.pipeline_run += 1;
+                self.next_in_pipeline = Some(key);
+            } else {
+                self.ready.push_back(key);
+            }
             self.stats.requests += 1;
         }
     }
@@ -254,7 +263,7 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
         {
             return Parsed::Refused(413);
         }
-        let routed = match route(&self.router, &head, bytes, &mut arena) {
+        let routed = match route(&self.router, &head, bytes, &mut arena, &mut self.scratch) {
             Ok(routed) => routed,
             Err(RouteFailure::Encoding) => return Parsed::Refused(400),
             Err(RouteFailure::Memory) => return Parsed::Refused(503),
@@ -409,6 +418,7 @@ fn route(
     head: &Head,
     bytes: &[u8],
     arena: &mut Arena,
+    scratch: &mut Vec<u8>,
 ) -> Result<Routed, RouteFailure> {
     let raw = match head.target_form {
         TargetForm::Asterisk => b"*",
@@ -418,25 +428,21 @@ fn route(
     let mut spans = [Span::default(); PARAMS_MAX];
     let mut count = 0;
     let name = head.method_span.of(bytes);
-    let mut collect = |value: &str, base: &[u8]| {
+    // Checks the encoding of the whole path too, so that `request.path` can rely on it.
+    let path = decode_for_routing(raw, scratch)?;
+    let is_as_received = std::ptr::eq(path.as_ptr(), raw.as_ptr());
+    let base = if is_as_received {
+        bytes
+    } else {
+        decoded_path = arena.alloc_copy(path.as_bytes())?;
+        path.as_bytes()
+    };
+    let found = router.find(path, head.method, name, |value| {
         // The value is a part of `base`, so the distance of their addresses is its offset.
         let start = value.as_ptr() as usize - base.as_ptr() as usize;
         spans[count] = Span::new(start, start + value.len());
         count += 1;
-    };
-    // Checks the encoding of the whole path too, so that `request.path` can rely on it.
-    let path = decode_for_routing(raw)?;
-    let found = match &path {
-        std::borrow::Cow::Borrowed(path) => {
-            router.find(path, head.method, name, |value| collect(value, bytes))
-        }
-        std::borrow::Cow::Owned(path) => {
-            decoded_path = arena.alloc_copy(path.as_bytes())?;
-            router.find(path, head.method, name, |value| {
-                collect(value, path.as_bytes());
-            })
-        }
-    };
+    });
     let params = if count == 0 {
         ArenaSlice::default()
     } else {

@@ -157,7 +157,9 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
         if closes {
             self.end_after_output(connection_key);
         } else {
+            self.answered = Some(connection_key);
             self.advance(connection_key);
+            self.answered = None;
             self.arm_receive(connection_key);
         }
         true
