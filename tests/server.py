@@ -6,6 +6,7 @@ they were when its connections are gone, and it ends by SIGTERM with status 0.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import resource
@@ -22,6 +23,8 @@ from tests.client import Address, Answer, Client
 ROOT = Path(__file__).resolve().parent.parent
 START_SECONDS = 10.0
 STOP_SECONDS = 5.0
+# Counters of the core that are the same whenever it has nothing else to do.
+_HELD = ("connections", "exchanges", "operations", "leases", "waits")
 _URL = re.compile(r"http://(\[[0-9a-f:]+\]|[^:/ ]+):([0-9]+)/|unix:(\S+?)(?=,| and | \()")
 
 
@@ -88,7 +91,10 @@ class Server:
         self.addresses = [_address(match) for match in _URL.finditer(self.ready_line)]
         self.address = self.addresses[0]
         wait_for(lambda: len(self.workers()) == self.worker_count, "all workers run")
-        self._descriptors = self.descriptors() if self.worker_count == 1 else {}
+        self._descriptors: dict[int, int] = {}
+        self._counters: dict[str, int] = {}
+        if self.worker_count == 1:
+            self.settle()
 
     @property
     def worker_count(self) -> int:
@@ -134,10 +140,27 @@ class Server:
             lambda: self.descriptors() == self._descriptors,
             f"descriptors {self.descriptors()} are again {self._descriptors}\n{self.log()}",
         )
+        if self._counters:
+            wait_for(
+                lambda: self._held() == self._counters,
+                f"held by the core: {self._held()}, at the start {self._counters}\n{self.log()}",
+            )
 
     def settle(self) -> None:
-        """Take the descriptors of now as the right number, after the application opened some."""
-        self._descriptors = self.descriptors()
+        """Take what is held now as the right amount, after the application opened something."""
+        before = self.descriptors()
+        self._counters = self._held()
+        # The connection of the line above has to end first.
+        wait_for(lambda: self.descriptors() == before, "the connection ends")
+        self._descriptors = before
+
+    def _held(self) -> dict[str, int]:
+        """What the core holds at this moment, when the application has a way to tell."""
+        answer = self.get("/stats")
+        if answer.status != 200:
+            return {}
+        counters: dict[str, int] = json.loads(answer.body)
+        return {name: counters[name] for name in _HELD}
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)

@@ -81,15 +81,18 @@ def test_connections_that_come_and_go(server: Server) -> None:
     assert server.get("/").whole() == page("hello world")
 
 
-def test_memory_returns_after_a_burst(start: Start, measured: Callable[[str], None]) -> None:
+def test_memory_does_not_grow_from_burst_to_burst(
+    start: Start, measured: Callable[[str], None]
+) -> None:
     server = start()
     sizes = []
-    for _ in range(3):
+    for _ in range(6):
         run(server.address, [Plan([echo(b"z" * 200_000)] * 3, 2) for _ in range(100)])
         run(server.address, [Plan([HELLO] * 200, 16) for _ in range(20)])
         sizes.append(server.memory_kib())
-    measured(f"private memory after three bursts of 100 x 200 KB: {sizes} KiB")
-    assert sizes[2] - sizes[0] <= 4096
+    measured(f"private memory after each burst of 100 x 200 KB: {sizes} KiB")
+    # The first two differ by how the bodies of the clients happened to overlap.
+    assert sizes[-1] - sizes[1] <= 2048
 
 
 def wrk(path: str, server: Server, *options: str) -> str:

@@ -175,8 +175,17 @@ def test_connections_wait_for_the_replacement(start: Start) -> None:
     """The supervisor holds the listener: a client that comes in between is served, late."""
     server = start()
     (before,) = server.workers()
-    kill(before)
-    assert server.get("/").whole() == HELLO
+    os.kill(server.pid, signal.SIGSTOP)  # it cannot replace the worker before it goes on
+    try:
+        kill(before)
+        wait_for(lambda: is_gone(before), "the worker ends")
+        client = server.client()
+        client.send(request("GET", "/"))
+        client.assert_open(0.2)
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+    with client:
+        assert client.read().whole() == HELLO
     server.settle()
 
 
@@ -194,7 +203,6 @@ def test_restarts_slow_down(start: Start) -> None:
     # At once after it was stable, at once after the first failure, then 0.1 s and 0.2 s.
     assert 0.3 <= time.monotonic() - began < 8
     assert server.get("/").whole() == HELLO
-    server.settle()
 
 
 CRASHING_APP = """

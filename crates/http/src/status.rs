@@ -8,6 +8,12 @@
 /// Cost: one table lookup, no allocation.
 #[must_use]
 pub fn reason(status: u16) -> &'static str {
+    // RFC 9110 renamed two; the table has the older names.
+    match status {
+        413 => return "Content Too Large",
+        422 => return "Unprocessable Content",
+        _ => {}
+    }
     match http::StatusCode::from_u16(status) {
         Ok(code) => code.canonical_reason().unwrap_or(""),
         Err(_) => "",
@@ -39,6 +45,7 @@ mod tests {
             (204, "No Content"),
             (404, "Not Found"),
             (408, "Request Timeout"),
+            (413, "Content Too Large"),
             (417, "Expectation Failed"),
             (418, "I'm a teapot"),
             (431, "Request Header Fields Too Large"),

@@ -41,7 +41,10 @@ fn the_normal_path_does_not_allocate() {
     );
     let head = parse_head(bytes, &limits, &mut arena).unwrap().unwrap();
     assert_eq!(head.header(bytes, &arena, "x-62"), Some(&b"value"[..]));
-    assert_eq!(decode_for_routing(head.path.of(bytes), &mut Vec::new()).unwrap(), "/a/b");
+    assert_eq!(
+        decode_for_routing(head.path.of(bytes), &mut Vec::new()).unwrap(),
+        "/a/b"
+    );
     assert_eq!(query_pairs(head.query.unwrap().of(bytes)).count(), 2);
     assert!(parse_head(b"GET / HTTP/1.1\r\n\r\n", &limits, &mut arena).is_err());
     let progress = ChunkedDecoder::new(ChunkedLimits::default())

@@ -167,6 +167,9 @@ pub trait Driver<B> {
 
     /// Submits everything queued and gathers events; at most one system call.
     ///
+    /// The end of a write alone does not end a wait: a turn that waits may report it only when
+    /// something else has happened. Whoever has something to do after a write polls instead.
+    ///
     /// # Errors
     /// Only what leaves the driver unusable.
     fn turn(&mut self, wait: Wait) -> Result<(), Errno>;

@@ -1,13 +1,14 @@
 //! One exchange in a worker greenlet: objects, context, middleware, handler, answer.
 
-use pyo3::exceptions::{PyKeyboardInterrupt, PyTypeError};
+use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple};
 use theframework::{Body, ExchangeId, Route};
+use theframework_http::reason;
 
 use crate::HandlerTimeout;
-use crate::hub::{Hub, PyEngine};
+use crate::hub::Hub;
 use crate::request::Request;
 use crate::response::Response;
 
@@ -97,7 +98,7 @@ fn call_chain(
             unsafe { ffi::Py_DECREF(result) };
             Ok(())
         }
-        Some(Route::NotFound) => plain_answer(py, response, 404, "Not Found\n"),
+        Some(Route::NotFound) => plain_answer(py, response, 404),
         Some(Route::MethodNotAllowed) => {
             hub.with(|engine| {
                 let allow = engine
@@ -106,36 +107,28 @@ fn call_chain(
                     .unwrap_or_default();
                 engine.set_field(id, b"Allow", allow.as_bytes(), true)
             });
-            plain_answer(py, response, 405, "Method Not Allowed\n")
+            plain_answer(py, response, 405)
         }
         // The exchange is over; there is nobody to answer.
         None => Ok(()),
     }
 }
 
-fn plain_answer(
-    py: Python<'_>,
-    response: &Bound<'_, PyAny>,
-    status: u16,
-    text: &str,
-) -> PyResult<()> {
+fn plain_answer(py: Python<'_>, response: &Bound<'_, PyAny>, status: u16) -> PyResult<()> {
+    let text = PyString::new(py, &status_text(status));
     let response = response.cast::<Response>()?;
-    response
-        .get()
-        .set_plain(py, status, PyString::new(py, text).as_any())
+    response.get().set_plain(py, status, text.as_any())
+}
+
+/// The body of an answer that nobody wrote one for, as the engine's own refusals have it.
+fn status_text(status: u16) -> String {
+    format!("{status} {}\n", reason(status))
 }
 
 /// Answers for a handler that raised, and says so in the log; never to the client.
 fn fail(py: Python<'_>, hub: &Hub, id: ExchangeId, error: PyErr) {
     let is_timeout = error.is_instance_of::<HandlerTimeout>(py);
-    let (status, text): (u16, &[u8]) = if is_timeout {
-        (503, b"Service Unavailable\n")
-    } else {
-        (500, b"Internal Server Error\n")
-    };
-    if error.is_instance_of::<PyKeyboardInterrupt>(py) {
-        hub.with(PyEngine::drain);
-    }
+    let status = if is_timeout { 503 } else { 500 };
     log(py, hub, id, error);
     hub.with(|engine| {
         engine.clear_fields(id);
@@ -144,7 +137,7 @@ fn fail(py: Python<'_>, hub: &Hub, id: ExchangeId, error: PyErr) {
         if is_timeout {
             let _ = engine.set_field(id, b"Retry-After", b"1", false);
         }
-        engine.respond(id, status, Body::Copied(text));
+        engine.respond(id, status, Body::Copied(status_text(status).as_bytes()));
     });
 }
 
@@ -164,7 +157,7 @@ fn log(py: Python<'_>, hub: &Hub, id: ExchangeId, error: PyErr) {
         Some((method, target)) => (method, target),
         None => (PyString::new(py, "?"), PyString::new(py, "?")),
     };
-    if let Err(second) = on_exception.call1(py, (error.value(py), method, target)) {
+    if let Err(second) = on_exception.call1(py, (error.into_value(py), method, target)) {
         second.write_unraisable(py, None);
     }
 }

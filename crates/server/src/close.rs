@@ -34,6 +34,8 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
         connection.input.clear(&mut self.inputs);
         if connection.output.is_empty() {
             self.linger(key);
+        } else {
+            self.must_not_wait = true;
         }
     }
 

@@ -77,6 +77,8 @@ pub struct Engine<D, B> {
     pub(crate) now_ms: u64,
     date_ms: u64,
     trim_ms: u64,
+    /// Something follows the end of a write that this turn submits: the turn must not wait.
+    pub(crate) must_not_wait: bool,
 }
 
 impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
@@ -117,6 +119,7 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             now_ms: 0,
             date_ms: 1000,
             trim_ms: TRIM_MS,
+            must_not_wait: false,
         }
     }
 
@@ -145,7 +148,8 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
 
     /// Whether [`wait_for_events`](Self::wait_for_events) would return at once.
     pub fn has_events(&mut self) -> bool {
-        !self.ready.is_empty()
+        self.must_not_wait
+            || !self.ready.is_empty()
             || !self.due.is_empty()
             || self.driver.has_events()
             || self.wheel.next_ms().is_some_and(|at| at <= self.clock_ms())
@@ -163,6 +167,7 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
     /// The third part of [`turn`](Self::turn): runs what came, and due timers.
     pub fn after_turn(&mut self) {
         self.stats.turns += 1;
+        self.must_not_wait = false;
         self.update_clock();
         while let Some(event) = self.driver.next_event() {
             self.run_event(event);
@@ -174,7 +179,7 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
     }
 
     fn wait(&self, may_wait: bool) -> Wait {
-        if !may_wait || !self.ready.is_empty() || !self.due.is_empty() {
+        if !may_wait || self.must_not_wait || !self.ready.is_empty() || !self.due.is_empty() {
             return Wait::Poll;
         }
         let now_us = self.started.elapsed().as_micros() as u64;

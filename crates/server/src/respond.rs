@@ -235,7 +235,11 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        if connection.output.in_flight.is_some() || connection.ending == Ending::Closing {
+        if connection.ending == Ending::Closing {
+            return;
+        }
+        if connection.output.in_flight.is_some() {
+            self.must_not_wait = true;
             return;
         }
         let Some(write) = connection.output.pending.take() else {

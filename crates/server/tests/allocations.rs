@@ -137,7 +137,7 @@ fn allocations_of(connections: usize, requests: usize, request: Vec<u8>) -> (u64
     rounds(
         &mut streams,
         &load,
-        2_000_usize.div_ceil(connections).max(20),
+        10_000_usize.div_ceil(connections).max(20),
         &mut buffer,
     );
     let before = ALLOCATOR.counts();
