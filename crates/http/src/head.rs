@@ -131,6 +131,27 @@ pub struct Head {
     pub fields: ArenaSlice<[Span; 2]>,
 }
 
+impl Default for Head {
+    /// A head of no length: what stands where none was parsed yet.
+    fn default() -> Self {
+        Head {
+            method: Method::Get,
+            version: Version::Http11,
+            target_form: TargetForm::Origin,
+            keep_alive: false,
+            expects_continue: false,
+            len: 0,
+            method_span: Span::default(),
+            target: Span::default(),
+            path: Span::default(),
+            query: None,
+            host: None,
+            framing: Framing::None,
+            fields: ArenaSlice::default(),
+        }
+    }
+}
+
 impl Head {
     /// The value of the first field called `name` (in any case), or `None`. `bytes` are those that were
     /// parsed, wherever they are now; `arena` the one they were parsed into.

@@ -5,7 +5,7 @@
 
 use std::cell::{OnceCell, RefCell};
 
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::{PyAttributeError, PyRuntimeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -20,7 +20,7 @@ use crate::scratch;
 use crate::text::{header_name, latin1};
 
 /// One request. Read-only, but for attributes that middleware adds.
-#[pyclass(frozen, dict, weakref, module = "theframework")]
+#[pyclass(frozen, weakref, module = "theframework")]
 pub(crate) struct Request {
     id: ExchangeId,
     fields: GilBound<Fields>,
@@ -38,6 +38,8 @@ struct Fields {
     raw_headers: OnceCell<Py<PyList>>,
     body: OnceCell<Py<PyBytes>>,
     params: OnceCell<Py<PyDict>>,
+    /// Attributes that middleware has added.
+    added: OnceCell<Py<PyDict>>,
 }
 
 /// What a request needs when its exchange is over.
@@ -336,6 +338,50 @@ impl Request {
         LOADS.import(py, "json", "loads")?.call1((self.body(py)?,))
     }
 
+    fn __getattr__<'py>(&self, name: &Bound<'py, PyString>) -> PyResult<Bound<'py, PyAny>> {
+        let py = name.py();
+        let added = match self.fields.added.get() {
+            Some(added) => added.bind(py).get_item(name)?,
+            None => None,
+        };
+        added.ok_or_else(|| {
+            PyAttributeError::new_err(format!("'Request' object has no attribute {name:?}"))
+        })
+    }
+
+    fn __setattr__(
+        own: &Bound<'_, Self>,
+        name: &Bound<'_, PyString>,
+        value: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        let py = own.py();
+        if own.get_type().hasattr(name)? {
+            return Err(PyAttributeError::new_err(format!(
+                "attribute {name:?} of 'Request' objects is read-only"
+            )));
+        }
+        cached(py, &own.get().fields.added, || Ok(PyDict::new(py)))?.set_item(name, value)
+    }
+
+    fn __delattr__(&self, name: &Bound<'_, PyString>) -> PyResult<()> {
+        self.__getattr__(name)?;
+        match self.fields.added.get() {
+            Some(added) => added.bind(name.py()).del_item(name),
+            None => Ok(()),
+        }
+    }
+
+    fn __dir__(own: &Bound<'_, Self>) -> PyResult<Py<PyList>> {
+        let py = own.py();
+        let names = own.get_type().dir()?;
+        if let Some(added) = own.get().fields.added.get() {
+            for name in added.bind(py).keys() {
+                names.append(name)?;
+            }
+        }
+        Ok(names.unbind())
+    }
+
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
         Ok(format!(
             "<Request {} {}>",
@@ -349,6 +395,7 @@ impl Request {
         visit.call(self.fields.query_params.get())?;
         visit.call(self.fields.headers.get())?;
         visit.call(self.fields.raw_headers.get())?;
-        visit.call(self.fields.params.get())
+        visit.call(self.fields.params.get())?;
+        visit.call(self.fields.added.get())
     }
 }

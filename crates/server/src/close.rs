@@ -74,8 +74,8 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
                     matches!(exchange.progress, Progress::Receiving | Progress::Queued)
                 })
             {
-                self.exchanges.remove(exchange);
                 connection.exchange = None;
+                self.end_exchange(exchange);
             }
         }
         self.free_if_ended(key);

@@ -11,7 +11,7 @@ use theframework_memory::{BlockRecycler, BufferRecycler, ChunkRecycler, Key, Sla
 use crate::accept::Listeners;
 use crate::config::Config;
 use crate::connection::Connection;
-use crate::exchange::{Exchange, ExchangeId, Progress, RequestView};
+use crate::exchange::{Exchange, ExchangeId, ExchangePool, Progress, RequestView};
 use crate::input::InputPool;
 use crate::output::WritePool;
 use crate::router::Router;
@@ -47,7 +47,8 @@ pub struct Engine<D, B> {
     pub(crate) inputs: InputPool,
     pub(crate) writes: WritePool<B>,
     pub(crate) connections: Slab<Connection<B>>,
-    pub(crate) exchanges: Slab<Exchange>,
+    pub(crate) exchanges: Slab<Box<Exchange>>,
+    pub(crate) exchange_pool: ExchangePool,
     pub(crate) listeners: Listeners,
     pub(crate) ready: VecDeque<Key>,
     /// The next request of the connection that was answered last: it goes first, so that the
@@ -95,6 +96,7 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             router,
             inputs: InputPool::new(buffers.clone(), blocks.clone()),
             writes: WritePool::new(buffers.clone()),
+            exchange_pool: ExchangePool::new(chunks.clone(), blocks.clone()),
             chunks,
             blocks,
             buffers,
@@ -227,6 +229,7 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
     fn trim(&mut self) {
         self.trim_ms = self.now_ms + TRIM_MS;
         self.writes.trim();
+        self.exchange_pool.trim();
         self.chunks.trim();
         self.blocks.trim();
         self.buffers.trim();

@@ -1,10 +1,16 @@
 //! One request and its response, from the parsed head to the finished answer.
 
 use theframework_http::{ChunkedDecoder, Framing, Head};
-use theframework_memory::{Arena, ArenaSlice, Key, Span};
+use theframework_memory::{Arena, ArenaSlice, BlockRecycler, ChunkRecycler, Key, Span};
 
 use crate::fields::Fields;
 use crate::router::{Found, Router};
+
+/// No slab makes this key.
+const NOBODY: Key = Key {
+    index: 0,
+    generation: 0,
+};
 
 /// Names an exchange; stale ids are noticed.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
@@ -63,6 +69,28 @@ pub(crate) struct Exchange {
 }
 
 impl Exchange {
+    /// An exchange that stands for nothing yet, with an arena that holds nothing.
+    pub(crate) fn idle(chunks: &ChunkRecycler, blocks: &BlockRecycler) -> Self {
+        Exchange {
+            connection: NOBODY,
+            progress: Progress::Receiving,
+            closes: false,
+            head: Head::default(),
+            arena: Arena::new(chunks.clone(), blocks.clone()),
+            body_len: 0,
+            decoder: None,
+            body_started_ms: 0,
+            found: Found::Nothing,
+            decoded_path: ArenaSlice::default(),
+            params: ArenaSlice::default(),
+            fields: Fields::default(),
+            handler_timer: None,
+            started_ms: 0,
+            is_overtime: false,
+            tag: 0,
+        }
+    }
+
     /// Bytes of head and body together, as they stand in the input when the body is complete.
     pub(crate) fn len(&self) -> usize {
         self.head.len as usize + self.body_len
@@ -194,5 +222,54 @@ impl<'a> RequestView<'a> {
         } else {
             decoded
         }))
+    }
+}
+
+/// Exchanges that stand for nothing: boxes with an arena each, used again and again.
+#[derive(Debug)]
+pub(crate) struct ExchangePool {
+    chunks: ChunkRecycler,
+    blocks: BlockRecycler,
+    #[expect(clippy::vec_box, reason = "an exchange moves often, and is large")]
+    idle: Vec<Box<Exchange>>,
+    /// The fewest that lay idle since the last trim: nobody has needed those.
+    idle_min: usize,
+}
+
+/// Idle exchanges kept.
+const IDLE_MAX: usize = 4096;
+
+impl ExchangePool {
+    pub(crate) fn new(chunks: ChunkRecycler, blocks: BlockRecycler) -> Self {
+        ExchangePool {
+            chunks,
+            blocks,
+            idle: Vec::new(),
+            idle_min: 0,
+        }
+    }
+
+    pub(crate) fn acquire(&mut self) -> Box<Exchange> {
+        match self.idle.pop() {
+            Some(exchange) => {
+                self.idle_min = self.idle_min.min(self.idle.len());
+                exchange
+            }
+            None => Box::new(Exchange::idle(&self.chunks, &self.blocks)),
+        }
+    }
+
+    pub(crate) fn release(&mut self, mut exchange: Box<Exchange>) {
+        exchange.arena.reset();
+        if self.idle.len() < IDLE_MAX {
+            self.idle.push(exchange);
+        }
+    }
+
+    /// Lets go of half of what nobody has needed since the last trim.
+    pub(crate) fn trim(&mut self) {
+        self.idle
+            .truncate(self.idle.len() - self.idle_min.div_ceil(2));
+        self.idle_min = self.idle.len();
     }
 }

@@ -1,12 +1,13 @@
 //! From received bytes to a request on the ready queue.
 
 use theframework_http::{
-    BadEncoding, ChunkedDecoder, ChunkedLimits, Framing, Head, HeadLimits, TargetForm,
+    BadEncoding, ChunkedDecoder, ChunkedLimits, Framing, HeadLimits, TargetForm,
     decode_for_routing, find_head_end, parse_head,
 };
 use theframework_io::{Driver, Errno, KeptBytes, Outcome};
-use theframework_memory::{Arena, ArenaSlice, Key, OutOfMemory, Span};
+use theframework_memory::{ArenaSlice, Key, OutOfMemory, Span};
 
+use crate::config::Config;
 use crate::connection::Ending;
 use crate::engine::Engine;
 use crate::exchange::{Exchange, Progress};
@@ -197,7 +198,7 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             let own = connection
                 .exchange
                 .and_then(|key| self.exchanges.get(key))
-                .map_or(0, Exchange::len);
+                .map_or(0, |exchange| exchange.len());
             connection.input.len().saturating_sub(own)
         })
     }
@@ -252,46 +253,27 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
         {
             return Parsed::Partial;
         }
-        let mut arena = Arena::new(self.chunks.clone(), self.blocks.clone());
-        let head = match parse_head(bytes, &limits, &mut arena) {
-            Ok(Some(head)) => head,
-            Ok(None) => return Parsed::Partial,
-            Err(error) => return Parsed::Refused(error.status()),
+        let mut exchange = self.exchange_pool.acquire();
+        let parsed = match parse_head(bytes, &limits, &mut exchange.arena) {
+            Ok(Some(head)) => {
+                exchange.head = head;
+                begin(
+                    &mut exchange,
+                    bytes,
+                    &self.config,
+                    &self.router,
+                    &mut self.scratch,
+                )
+            }
+            Ok(None) => Err(None),
+            Err(error) => Err(Some(error.status())),
         };
-        if let Framing::Length(len) = head.framing
-            && len > self.config.max_body_size as u64
-        {
-            return Parsed::Refused(413);
+        if let Err(refusal) = parsed {
+            self.exchange_pool.release(exchange);
+            return refusal.map_or(Parsed::Partial, Parsed::Refused);
         }
-        let routed = match route(&self.router, &head, bytes, &mut arena, &mut self.scratch) {
-            Ok(routed) => routed,
-            Err(RouteFailure::Encoding) => return Parsed::Refused(400),
-            Err(RouteFailure::Memory) => return Parsed::Refused(503),
-        };
-        let decoder = (head.framing == Framing::Chunked).then(|| {
-            ChunkedDecoder::new(ChunkedLimits {
-                max_body: self.config.max_body_size as u64,
-                ..ChunkedLimits::default()
-            })
-        });
-        let exchange = Exchange {
-            connection: key,
-            progress: Progress::Receiving,
-            closes: !head.keep_alive,
-            body_len: 0,
-            decoder,
-            body_started_ms: self.now_ms,
-            found: routed.found,
-            decoded_path: routed.decoded_path,
-            params: routed.params,
-            fields: Fields::default(),
-            handler_timer: None,
-            started_ms: 0,
-            is_overtime: false,
-            tag: 0,
-            head,
-            arena,
-        };
+        exchange.connection = key;
+        exchange.body_started_ms = self.now_ms;
         let Ok(exchange) = self.exchanges.insert(exchange) else {
             return Parsed::Refused(503);
         };
@@ -390,12 +372,6 @@ pub(crate) fn after(now_ms: u64, timeout_ms: u64) -> u64 {
     }
 }
 
-struct Routed {
-    found: Found,
-    decoded_path: ArenaSlice<u8>,
-    params: ArenaSlice<Span>,
-}
-
 enum RouteFailure {
     Encoding,
     Memory,
@@ -413,44 +389,74 @@ impl From<BadEncoding> for RouteFailure {
     }
 }
 
-fn route(
-    router: &Router,
-    head: &Head,
+/// Makes an exchange of a parsed head: where it leads, and how its body comes. The error is the
+/// status of a refusal.
+fn begin(
+    exchange: &mut Exchange,
     bytes: &[u8],
-    arena: &mut Arena,
+    config: &Config,
+    router: &Router,
     scratch: &mut Vec<u8>,
-) -> Result<Routed, RouteFailure> {
+) -> Result<(), Option<u16>> {
+    let max_body = config.max_body_size as u64;
+    exchange.decoder = None;
+    match exchange.head.framing {
+        Framing::Length(len) if len > max_body => return Err(Some(413)),
+        Framing::Chunked => {
+            exchange.decoder = Some(ChunkedDecoder::new(ChunkedLimits {
+                max_body,
+                ..ChunkedLimits::default()
+            }));
+        }
+        _ => {}
+    }
+    exchange.progress = Progress::Receiving;
+    exchange.closes = !exchange.head.keep_alive;
+    exchange.body_len = 0;
+    exchange.fields = Fields::default();
+    exchange.handler_timer = None;
+    exchange.is_overtime = false;
+    exchange.tag = 0;
+    route(exchange, bytes, router, scratch).map_err(|failure| match failure {
+        RouteFailure::Encoding => Some(400),
+        RouteFailure::Memory => Some(503),
+    })
+}
+
+fn route(
+    exchange: &mut Exchange,
+    bytes: &[u8],
+    router: &Router,
+    scratch: &mut Vec<u8>,
+) -> Result<(), RouteFailure> {
+    let head = &exchange.head;
     let raw = match head.target_form {
         TargetForm::Asterisk => b"*",
         _ => head.path_or_root(bytes),
     };
-    let mut decoded_path = ArenaSlice::default();
-    let mut spans = [Span::default(); PARAMS_MAX];
-    let mut count = 0;
-    let name = head.method_span.of(bytes);
     // Checks the encoding of the whole path too, so that `request.path` can rely on it.
     let path = decode_for_routing(raw, scratch)?;
     let is_as_received = std::ptr::eq(path.as_ptr(), raw.as_ptr());
     let base = if is_as_received {
+        exchange.decoded_path = ArenaSlice::default();
         bytes
     } else {
-        decoded_path = arena.alloc_copy(path.as_bytes())?;
+        exchange.decoded_path = exchange.arena.alloc_copy(path.as_bytes())?;
         path.as_bytes()
     };
-    let found = router.find(path, head.method, name, |value| {
+    let mut spans = [Span::default(); PARAMS_MAX];
+    let mut count = 0;
+    let name = head.method_span.of(bytes);
+    exchange.found = router.find(path, head.method, name, |value| {
         // The value is a part of `base`, so the distance of their addresses is its offset.
         let start = value.as_ptr() as usize - base.as_ptr() as usize;
         spans[count] = Span::new(start, start + value.len());
         count += 1;
     });
-    let params = if count == 0 {
+    exchange.params = if count == 0 {
         ArenaSlice::default()
     } else {
-        arena.alloc_copy(&spans[..count])?
+        exchange.arena.alloc_copy(&spans[..count])?
     };
-    Ok(Routed {
-        found,
-        decoded_path,
-        params,
-    })
+    Ok(())
 }

@@ -98,7 +98,7 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
         let closes = exchange.closes || self.drain.is_some();
         if connection.ending != Ending::No {
             connection.input.clear(&mut self.inputs);
-            drop(exchange);
+            self.exchange_pool.release(exchange);
             self.free_if_ended(connection_key);
             return true;
         }
@@ -152,7 +152,7 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
         }
         connection.input.consume(consumed, &mut self.inputs);
         // Before the next request takes an arena: this one's chunk is the warmest.
-        drop(exchange);
+        self.exchange_pool.release(exchange);
         self.mark_dirty(connection_key);
         if closes {
             self.end_after_output(connection_key);
@@ -305,8 +305,10 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        if let Some(exchange) = connection.exchange.take() {
-            self.exchanges.remove(exchange);
+        if let Some(exchange) = connection.exchange.take()
+            && let Some(exchange) = self.exchanges.remove(exchange)
+        {
+            self.exchange_pool.release(exchange);
         }
         let extra: &[(&[u8], &[u8])] = if status == 503 {
             &[(b"Retry-After", b"1")]
@@ -321,6 +323,13 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
         }
         self.mark_dirty(key);
         self.end_after_output(key);
+    }
+
+    /// Ends an exchange that nobody answers.
+    pub(crate) fn end_exchange(&mut self, key: Key) {
+        if let Some(exchange) = self.exchanges.remove(key) {
+            self.exchange_pool.release(exchange);
+        }
     }
 
     pub(crate) fn send_continue(&mut self, key: Key) {
