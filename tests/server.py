@@ -176,6 +176,8 @@ class Server:
             workers = self.workers()
             self.process.kill()
             self.process.wait()
+            self.is_stopped = True
+            self._close_stdout()
             raise AssertionError(
                 f"not ended within {seconds} s (workers {workers}):\n{self.log()}"
             ) from None

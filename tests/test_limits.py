@@ -214,6 +214,7 @@ def test_connection_that_never_sends_is_closed(start: Start) -> None:
 def test_client_that_does_not_read_is_closed(start: Start) -> None:
     server = start("--write-timeout", "0.5")
     client = Client(server.address, receive_buffer=4096)
+    assert client.get("/").whole() == HELLO
     before = server.descriptors()
     client.send(request("GET", f"/large/{32 << 20}"))
     wait_for(lambda: _fewer(server, before), "the close")

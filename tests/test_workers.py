@@ -361,9 +361,13 @@ def test_exit_functions_run_once_per_worker(tmp_path: Path) -> None:
         "atexit.register(lambda: open(f'exit-{os.getpid()}', 'w').close())\n"
     )
     server = Server(
-        command("run", "exits:app", "--port", "0", "--workers", "2"), tmp_path / "log", cwd=tmp_path
+        command("run", "exits:app", "--port", "0", "--workers", "2", "--log-level", "debug"),
+        tmp_path / "log",
+        cwd=tmp_path,
     )
     workers = server.workers()
+    for pid in workers:
+        server.wait_for_log(f"worker {pid} is ready")
     server.stop()
     found = sorted(path.name for path in tmp_path.glob("exit-*"))
     assert found == sorted(f"exit-{pid}" for pid in workers)

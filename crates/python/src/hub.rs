@@ -32,7 +32,10 @@ use theframework_memory::{Key, Slab};
 
 use crate::application::{Application, Dispatch};
 use crate::body::PyBody;
+use crate::gil::ObjectPool;
 use crate::peers::SharedPeers;
+use crate::request::Request;
+use crate::response::Response;
 use crate::{HandlerTimeout, greenlet, settings, worker};
 
 pub(crate) type PyEngine = Engine<UringDriver<PyBody>, PyBody>;
@@ -73,6 +76,8 @@ pub(crate) struct Hub {
     pub(crate) dispatch: Dispatch,
     pub(crate) on_exception: Option<Py<PyAny>>,
     pub(crate) base_context: Py<PyAny>,
+    pub(crate) requests: ObjectPool<Request>,
+    pub(crate) responses: ObjectPool<Response>,
     greenlet: Py<PyAny>,
     worker_function: Py<PyAny>,
     idle: RefCell<Vec<Py<PyAny>>>,
@@ -471,6 +476,8 @@ pub(crate) fn serve(
         dispatch,
         on_exception,
         base_context,
+        requests: ObjectPool::default(),
+        responses: ObjectPool::default(),
         greenlet: greenlet::current(py)?.unbind(),
         worker_function: wrap_pyfunction!(worker_main, py)?.into_any().unbind(),
         idle: RefCell::default(),

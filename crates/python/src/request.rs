@@ -3,7 +3,7 @@
 //! While the exchange lives, they are read from the engine's bytes. When it ends and somebody still
 //! holds the object, head and body are copied out, and it goes on working.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 
 use pyo3::exceptions::{PyAttributeError, PyRuntimeError};
 use pyo3::ffi;
@@ -13,33 +13,31 @@ use pyo3::types::{PyBytes, PyDict, PyList, PyString};
 use theframework::{ExchangeId, RequestView};
 use theframework_http::{decode_form, decode_param, decode_path, query_pairs};
 
-use crate::gil::GilBound;
+use crate::gil::{GilBound, ObjectPool, Slot};
 use crate::greenlet::reference_count;
 use crate::hub::{Hub, hub};
 use crate::scratch;
 use crate::text::{header_name, latin1};
 
 /// One request. Read-only, but for attributes that middleware adds.
-#[pyclass(frozen, weakref, module = "theframework")]
-pub(crate) struct Request {
-    id: ExchangeId,
-    fields: GilBound<Fields>,
-    /// Set when the exchange is over and the object is not.
-    kept: GilBound<OnceCell<Box<Kept>>>,
-}
+#[pyclass(frozen, module = "theframework")]
+pub(crate) struct Request(GilBound<State>);
 
-#[derive(Default)]
-struct Fields {
-    method: OnceCell<Py<PyString>>,
-    path: OnceCell<Py<PyString>>,
-    full_path: OnceCell<Py<PyString>>,
-    query_params: OnceCell<Py<PyDict>>,
-    headers: OnceCell<Py<PyDict>>,
-    raw_headers: OnceCell<Py<PyList>>,
-    body: OnceCell<Py<PyBytes>>,
-    params: OnceCell<Py<PyDict>>,
+struct State {
+    id: Cell<ExchangeId>,
+    /// Set when the exchange is over and the object is not.
+    kept: OnceCell<Box<Kept>>,
+
+    method: Slot<PyString>,
+    path: Slot<PyString>,
+    full_path: Slot<PyString>,
+    query_params: Slot<PyDict>,
+    headers: Slot<PyDict>,
+    raw_headers: Slot<PyList>,
+    body: Slot<PyBytes>,
+    params: Slot<PyDict>,
     /// Attributes that middleware has added.
-    added: OnceCell<Py<PyDict>>,
+    added: Slot<PyDict>,
 }
 
 /// What a request needs when its exchange is over.
@@ -59,31 +57,61 @@ fn over() -> PyErr {
 }
 
 impl Request {
-    pub(crate) fn new(py: Python<'_>, id: ExchangeId) -> PyResult<Bound<'_, Request>> {
-        Bound::new(
-            py,
-            Request {
-                id,
-                fields: GilBound::default(),
-                kept: GilBound::default(),
-            },
-        )
+    /// The object for an exchange: a used one that nobody holds any more, or a new one.
+    pub(crate) fn new<'py>(
+        py: Python<'py>,
+        pool: &ObjectPool<Request>,
+        id: ExchangeId,
+    ) -> PyResult<Bound<'py, Request>> {
+        if let Some(used) = pool.take(py) {
+            used.get().0.id.set(id);
+            return Ok(used);
+        }
+        let state = State {
+            id: Cell::new(id),
+            kept: OnceCell::new(),
+            method: Slot::default(),
+            path: Slot::default(),
+            full_path: Slot::default(),
+            query_params: Slot::default(),
+            headers: Slot::default(),
+            raw_headers: Slot::default(),
+            body: Slot::default(),
+            params: Slot::default(),
+            added: Slot::default(),
+        };
+        Bound::new(py, Request(GilBound::new(state)))
     }
 
-    /// The exchange is about to end: if somebody else holds the object, it takes what it needs.
-    pub(crate) fn exchange_ends(&self, own: &Bound<'_, Request>) {
-        if reference_count(own.as_any()) <= 1 {
+    /// The exchange is about to end: if somebody else holds the object, it takes what it needs; else
+    /// it is used again.
+    pub(crate) fn exchange_ends(own: Bound<'_, Request>, pool: &ObjectPool<Request>) {
+        let py = own.py();
+        let state = &own.get().0;
+        if reference_count(own.as_any()) == 1 {
+            // Their finalisers may run, and could come by the object: it is looked at again below.
+            state.method.clear(py);
+            state.path.clear(py);
+            state.full_path.clear(py);
+            state.query_params.clear(py);
+            state.headers.clear(py);
+            state.raw_headers.clear(py);
+            state.body.clear(py);
+            state.params.clear(py);
+            state.added.clear(py);
+            pool.give(own);
             return;
         }
+        let id = state.id.get();
         let kept = hub().and_then(|hub| {
             hub.with(|engine| {
-                let client = engine.client(self.id);
-                engine.request(self.id).map(|view| Kept::of(&view, client))
+                let client = engine.client(id);
+                engine.request(id).map(|view| Kept::of(&view, client))
             })
             .flatten()
         });
         if let Some(kept) = kept {
-            let _ = self.kept.set(Box::new(kept));
+            let _ = state.kept.set(Box::new(kept));
         }
     }
 
@@ -93,11 +121,11 @@ impl Request {
         live: impl FnOnce(&RequestView<'_>) -> R,
         kept: impl FnOnce(&Kept) -> R,
     ) -> PyResult<R> {
-        if let Some(own) = self.kept.get() {
+        if let Some(own) = self.0.kept.get() {
             return Ok(kept(own));
         }
         let hub = hub().ok_or_else(over)?;
-        hub.with(|engine| engine.request(self.id).map(|view| live(&view)))
+        hub.with(|engine| engine.request(self.0.id.get()).map(|view| live(&view)))
             .flatten()
             .ok_or_else(over)
     }
@@ -228,20 +256,6 @@ impl Kept {
     }
 }
 
-/// The value of a cell, made on first access.
-fn cached<'py, T>(
-    py: Python<'py>,
-    cell: &OnceCell<Py<T>>,
-    make: impl FnOnce() -> PyResult<Bound<'py, T>>,
-) -> PyResult<Bound<'py, T>> {
-    if let Some(known) = cell.get() {
-        return Ok(known.bind(py).clone());
-    }
-    let made = make()?;
-    // Making it may have run Python code that asked for it too: the first one stays.
-    Ok(cell.get_or_init(|| made.unbind()).bind(py).clone())
-}
-
 /// A method's name; the usual ones are made once.
 fn method_name<'py>(py: Python<'py>, name: &[u8]) -> Bound<'py, PyString> {
     match name {
@@ -260,7 +274,7 @@ fn method_name<'py>(py: Python<'py>, name: &[u8]) -> Bound<'py, PyString> {
 impl Request {
     #[getter]
     fn method<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyString>> {
-        cached(py, &self.fields.method, || {
+        self.0.method.get_or_make(py, || {
             self.read(
                 |view| method_name(py, view.method()),
                 |kept| method_name(py, &kept.method),
@@ -277,14 +291,14 @@ impl Request {
                 Err(_) => latin1(py, raw),
             })
         };
-        cached(py, &self.fields.path, || {
+        self.0.path.get_or_make(py, || {
             self.read(|view| text(view.raw_path()), |kept| text(&kept.path))
         })
     }
 
     #[getter]
     fn full_path<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyString>> {
-        cached(py, &self.fields.full_path, || {
+        self.0.full_path.get_or_make(py, || {
             self.read(
                 |view| latin1(py, view.target()),
                 |kept| latin1(py, &kept.target),
@@ -294,22 +308,26 @@ impl Request {
 
     #[getter]
     fn query_params<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        cached(py, &self.fields.query_params, || self.make_query_params(py))
+        self.0
+            .query_params
+            .get_or_make(py, || self.make_query_params(py))
     }
 
     #[getter]
     fn headers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        cached(py, &self.fields.headers, || self.make_headers(py))
+        self.0.headers.get_or_make(py, || self.make_headers(py))
     }
 
     #[getter]
     fn raw_headers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        cached(py, &self.fields.raw_headers, || self.make_raw_headers(py))
+        self.0
+            .raw_headers
+            .get_or_make(py, || self.make_raw_headers(py))
     }
 
     #[getter]
     fn body<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
-        cached(py, &self.fields.body, || {
+        self.0.body.get_or_make(py, || {
             self.read(
                 |view| PyBytes::new(py, view.body()),
                 |kept| PyBytes::new(py, &kept.body),
@@ -319,17 +337,17 @@ impl Request {
 
     #[getter]
     fn params<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        cached(py, &self.fields.params, || self.make_params(py))
+        self.0.params.get_or_make(py, || self.make_params(py))
     }
 
     /// The peer's address, `ip:port`; None on a Unix socket. One system call.
     #[getter]
     fn client(&self) -> PyResult<Option<String>> {
-        if let Some(kept) = self.kept.get() {
+        if let Some(kept) = self.0.kept.get() {
             return Ok(kept.client.clone());
         }
         let hub: &Hub = hub().ok_or_else(over)?;
-        Ok(hub.with(|engine| engine.client(self.id)).flatten())
+        Ok(hub.with(|engine| engine.client(self.0.id.get())).flatten())
     }
 
     /// The body as JSON.
@@ -340,8 +358,8 @@ impl Request {
 
     fn __getattr__<'py>(&self, name: &Bound<'py, PyString>) -> PyResult<Bound<'py, PyAny>> {
         let py = name.py();
-        let added = match self.fields.added.get() {
-            Some(added) => added.bind(py).get_item(name)?,
+        let added = match self.0.added.get(py) {
+            Some(added) => added.get_item(name)?,
             None => None,
         };
         added.ok_or_else(|| {
@@ -360,13 +378,17 @@ impl Request {
                 "attribute {name:?} of 'Request' objects is read-only"
             )));
         }
-        cached(py, &own.get().fields.added, || Ok(PyDict::new(py)))?.set_item(name, value)
+        own.get()
+            .0
+            .added
+            .get_or_make(py, || Ok(PyDict::new(py)))?
+            .set_item(name, value)
     }
 
     fn __delattr__(&self, name: &Bound<'_, PyString>) -> PyResult<()> {
         self.__getattr__(name)?;
-        match self.fields.added.get() {
-            Some(added) => added.bind(name.py()).del_item(name),
+        match self.0.added.get(name.py()) {
+            Some(added) => added.del_item(name),
             None => Ok(()),
         }
     }
@@ -374,8 +396,8 @@ impl Request {
     fn __dir__(own: &Bound<'_, Self>) -> PyResult<Py<PyList>> {
         let py = own.py();
         let names = own.get_type().dir()?;
-        if let Some(added) = own.get().fields.added.get() {
-            for name in added.bind(py).keys() {
+        if let Some(added) = own.get().0.added.get(py) {
+            for name in added.keys() {
                 names.append(name)?;
             }
         }
@@ -392,10 +414,10 @@ impl Request {
 
     fn __traverse__(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
         // Strings, bytes and dicts of strings refer to nothing; a handler can put more in a dict.
-        visit.call(self.fields.query_params.get())?;
-        visit.call(self.fields.headers.get())?;
-        visit.call(self.fields.raw_headers.get())?;
-        visit.call(self.fields.params.get())?;
-        visit.call(self.fields.added.get())
+        self.0.query_params.visit(&visit)?;
+        self.0.headers.visit(&visit)?;
+        self.0.raw_headers.visit(&visit)?;
+        self.0.params.visit(&visit)?;
+        self.0.added.visit(&visit)
     }
 }

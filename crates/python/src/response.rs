@@ -13,18 +13,16 @@ use theframework::{Body, ExchangeId, HeaderError};
 use theframework_io::KeptBytes;
 
 use crate::body::PyBody;
-use crate::gil::GilBound;
+use crate::gil::{GilBound, ObjectPool};
 use crate::hub::{Hub, PyEngine, hub};
 use crate::text::with_latin1;
 
 /// The response of one exchange.
-#[pyclass(frozen, weakref, module = "theframework")]
-pub(crate) struct Response {
-    id: ExchangeId,
-    state: GilBound<State>,
-}
+#[pyclass(frozen, module = "theframework")]
+pub(crate) struct Response(GilBound<State>);
 
 struct State {
+    id: Cell<ExchangeId>,
     status: Cell<u16>,
     /// Whether the body has text: decides the content type that is given by itself.
     is_text: Cell<bool>,
@@ -40,18 +38,25 @@ enum Content {
 }
 
 impl Response {
-    pub(crate) fn new(py: Python<'_>, id: ExchangeId) -> PyResult<Bound<'_, Response>> {
-        Bound::new(
-            py,
-            Response {
-                id,
-                state: GilBound::new(State {
-                    status: Cell::new(200),
-                    is_text: Cell::new(true),
-                    body: RefCell::new(Content::Empty),
-                }),
-            },
-        )
+    /// The object for an exchange: a used one that nobody holds any more, or a new one.
+    pub(crate) fn new<'py>(
+        py: Python<'py>,
+        pool: &ObjectPool<Response>,
+        id: ExchangeId,
+    ) -> PyResult<Bound<'py, Response>> {
+        if let Some(used) = pool.take(py) {
+            let state = &used.get().0;
+            state.id.set(id);
+            state.status.set(200);
+            return Ok(used);
+        }
+        let state = State {
+            id: Cell::new(id),
+            status: Cell::new(200),
+            is_text: Cell::new(true),
+            body: RefCell::new(Content::Empty),
+        };
+        Bound::new(py, Response(GilBound::new(state)))
     }
 
     /// A plain text answer in place of whatever was written.
@@ -61,20 +66,25 @@ impl Response {
         status: u16,
         text: &Bound<'_, PyAny>,
     ) -> PyResult<()> {
-        self.state.status.set(status);
+        self.0.status.set(status);
         self.replace(py, text)
     }
 
     fn replace(&self, py: Python<'_>, data: &Bound<'_, PyAny>) -> PyResult<()> {
-        if let Content::One(old) = self.state.body.take() {
+        self.forget(py);
+        self.write(data)
+    }
+
+    /// Drops what was written.
+    pub(crate) fn forget(&self, py: Python<'_>) {
+        if let Content::One(old) = self.0.body.take() {
             old.drop_with(py);
         }
-        self.write(data)
     }
 
     fn set_field(&self, name: &[u8], value: &[u8], replace: bool) -> PyResult<()> {
         let hub = hub().ok_or_else(over)?;
-        match hub.with(|engine| engine.set_field(self.id, name, value, replace)) {
+        match hub.with(|engine| engine.set_field(self.0.id.get(), name, value, replace)) {
             Some(Ok(())) => Ok(()),
             Some(Err(HeaderError::Invalid(why))) => Err(PyValueError::new_err(why.to_string())),
             Some(Err(HeaderError::OutOfMemory)) => Err(pyo3::exceptions::PyMemoryError::new_err(
@@ -97,43 +107,43 @@ impl Response {
 
     /// Gives the finished answer to the engine.
     pub(crate) fn finish(&self, py: Python<'_>, hub: &Hub) {
-        let content = self.state.body.take();
+        let content = self.0.body.take();
         let kept = hub.with(|engine| {
             let is_empty = match &content {
                 Content::Empty => true,
                 Content::One(body) => body.as_bytes().is_empty(),
                 Content::Many(bytes) => bytes.is_empty(),
             };
-            if !is_empty && !engine.has_field(self.id, b"content-type") {
-                let default: &[u8] = if self.state.is_text.get() {
+            if !is_empty && !engine.has_field(self.0.id.get(), b"content-type") {
+                let default: &[u8] = if self.0.is_text.get() {
                     b"text/plain; charset=utf-8"
                 } else {
                     b"application/octet-stream"
                 };
                 // Without memory for it, the answer goes without.
-                let _ = engine.set_field(self.id, b"Content-Type", default, false);
+                let _ = engine.set_field(self.0.id.get(), b"Content-Type", default, false);
             }
-            let status = self.state.status.get();
+            let status = self.0.status.get();
             match content {
                 Content::One(body) if body.as_bytes().len() > PyEngine::COPY_MAX => {
-                    engine.respond(self.id, status, Body::Kept(body));
+                    engine.respond(self.0.id.get(), status, Body::Kept(body));
                     None
                 }
                 Content::One(body) => {
-                    engine.respond(self.id, status, Body::Copied(body.as_bytes()));
+                    engine.respond(self.0.id.get(), status, Body::Copied(body.as_bytes()));
                     Some(body)
                 }
                 Content::Many(bytes) if bytes.len() > PyEngine::COPY_MAX => {
                     let body = PyBody::Joined(bytes.into_boxed_slice());
-                    engine.respond(self.id, status, Body::Kept(body));
+                    engine.respond(self.0.id.get(), status, Body::Kept(body));
                     None
                 }
                 Content::Many(bytes) => {
-                    engine.respond(self.id, status, Body::Copied(&bytes));
+                    engine.respond(self.0.id.get(), status, Body::Copied(&bytes));
                     None
                 }
                 Content::Empty => {
-                    engine.respond(self.id, status, Body::Copied(b""));
+                    engine.respond(self.0.id.get(), status, Body::Copied(b""));
                     None
                 }
             }
@@ -152,7 +162,7 @@ fn over() -> PyErr {
 impl Response {
     #[getter]
     fn status(&self) -> u16 {
-        self.state.status.get()
+        self.0.status.get()
     }
 
     #[setter(status)]
@@ -164,7 +174,7 @@ impl Response {
     fn set_status(&self, status: i64) -> PyResult<()> {
         match u16::try_from(status) {
             Ok(status @ 200..=599) => {
-                self.state.status.set(status);
+                self.0.status.set(status);
                 Ok(())
             }
             _ => Err(PyValueError::new_err(format!(
@@ -210,10 +220,10 @@ impl Response {
                 PyBody::Joined(copied.into_boxed_slice())
             }
         };
-        let before = self.state.body.take();
+        let before = self.0.body.take();
         let (after, done) = match before {
             Content::Empty => {
-                self.state.is_text.set(is_text);
+                self.0.is_text.set(is_text);
                 (Content::One(piece), None)
             }
             Content::One(first) => {
@@ -228,7 +238,7 @@ impl Response {
                 (Content::Many(bytes), Some([Some(piece), None]))
             }
         };
-        self.state.body.replace(after);
+        self.0.body.replace(after);
         for body in done.into_iter().flatten().flatten() {
             body.drop_with(py);
         }
@@ -268,6 +278,6 @@ impl Response {
     }
 
     fn __repr__(&self) -> String {
-        format!("<Response {}>", self.state.status.get())
+        format!("<Response {}>", self.0.status.get())
     }
 }

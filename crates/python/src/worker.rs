@@ -15,21 +15,26 @@ use crate::response::Response;
 /// Runs the handler of an exchange and answers. Lets no exception out.
 pub(crate) fn run_exchange(py: Python<'_>, hub: &'static Hub, id: ExchangeId) {
     hub.current.set(Some(id));
-    let result = (|| {
-        let request = Request::new(py, id)?;
-        let response = Response::new(py, id)?;
-        let called = in_fresh_context(py, hub, || {
-            call_chain(py, hub, 0, id, request.as_any(), response.as_any())
-        });
-        request.get().exchange_ends(&request);
-        called?;
-        Ok(response)
-    })();
-    match result {
-        Ok(response) => response.get().finish(py, hub),
-        Err(error) => fail(py, hub, id, error),
+    if let Err(error) = answer(py, hub, id) {
+        fail(py, hub, id, error);
     }
     hub.current.set(None);
+}
+
+fn answer(py: Python<'_>, hub: &'static Hub, id: ExchangeId) -> PyResult<()> {
+    let request = Request::new(py, &hub.requests, id)?;
+    let response = Response::new(py, &hub.responses, id)?;
+    let called = in_fresh_context(py, hub, || {
+        call_chain(py, hub, 0, id, request.as_any(), response.as_any())
+    });
+    Request::exchange_ends(request, &hub.requests);
+    if called.is_ok() {
+        response.get().finish(py, hub);
+    } else {
+        response.get().forget(py);
+    }
+    hub.responses.give(response);
+    called
 }
 
 /// Runs `act` in a copy of the application's context of its own.

@@ -344,13 +344,12 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
         if let Framing::Length(len) = exchange.head.framing {
             let total = head_len + len as usize;
             let missing = len - exchange.body_len as u64;
-            if !matches!(connection.input, Input::Buffer(_)) {
-                connection
-                    .input
-                    .as_buffer(&mut self.inputs)
-                    .and_then(|input| input.reserve_exact_total(total))
-                    .map_err(|_| 503_u16)?;
-            }
+            // Sized once: later calls find the room there.
+            connection
+                .input
+                .as_buffer(&mut self.inputs)
+                .and_then(|input| input.reserve_exact_total(total))
+                .map_err(|_| 503_u16)?;
             if missing > DIRECT_MIN {
                 self.cancel_receive(key);
             }
