@@ -64,18 +64,27 @@ def _stop_all(servers: list[Server]) -> None:
 
 
 @pytest.fixture(scope="module")
-def _shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    log_path = tmp_path_factory.mktemp("server") / "log"
-    server = Server(command("run", "tests.apps.main:app", "--port", "0"), log_path)
-    yield server
-    server.stop()
+def _shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Server]]:
+    servers: list[Server] = []
+    yield servers
+    _stop_all(servers)
 
 
 @pytest.fixture
-def server(_shared_server: Server) -> Iterator[Server]:
+def server(_shared: list[Server], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with default settings that the module's tests share; unchanged after each."""
-    yield _shared_server
-    _shared_server.assert_unchanged()
+    if not _shared:
+        log_path = tmp_path_factory.mktemp("server") / "log"
+        _shared.append(Server(command("run", "tests.apps.main:app", "--port", "0"), log_path))
+    shared = _shared[0]
+    yield shared
+    try:
+        shared.assert_unchanged()
+    except AssertionError:
+        # The next test gets a fresh one: this failure is not its own.
+        _shared.clear()
+        shared.kill()
+        raise
 
 
 @pytest.fixture

@@ -174,10 +174,7 @@ class Server:
             status = self.process.wait(seconds)
         except subprocess.TimeoutExpired:
             workers = self.workers()
-            self.process.kill()
-            self.process.wait()
-            self.is_stopped = True
-            self._close_stdout()
+            self.kill()
             raise AssertionError(
                 f"not ended within {seconds} s (workers {workers}):\n{self.log()}"
             ) from None
@@ -190,6 +187,13 @@ class Server:
         assert self.process.stdout is not None
         self.rest_of_stdout = self.process.stdout.read().decode()
         self.process.stdout.close()
+
+    def kill(self) -> None:
+        """End it at once, unchecked."""
+        self.process.kill()
+        self.process.wait()
+        self.is_stopped = True
+        self._close_stdout()
 
     def stop(self) -> None:
         """Stop it as a service manager would, and check its end."""
