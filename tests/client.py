@@ -161,6 +161,10 @@ class Client:
     def get(self, target: str, *headers: str) -> Answer:
         return self.request("GET", target, headers=headers)
 
+    def has_answer(self) -> bool:
+        """Whether something can be read at this moment."""
+        return bool(self._buffer or select.select([self.socket], [], [], 0)[0])
+
     def assert_closed(self, timeout: float = 3.0) -> None:
         """The server closes, and sends nothing more before it does."""
         assert self._buffer == b"", f"more than one response: {self._buffer!r}"

@@ -51,7 +51,7 @@ class Result:
         return self.answered / self.seconds if self.seconds else 0.0
 
 
-def run(address: Address, plans: Sequence[Plan], *, seconds: float = 50.0) -> Result:
+def run(address: Address, plans: Sequence[Plan], *, seconds: float = 30.0) -> Result:
     """Carry out all plans at once. Fails on the first response that is not as it must be."""
     selector = selectors.DefaultSelector()
     result = Result()

@@ -156,7 +156,7 @@ pub trait Driver<B> {
     /// Asks for an operation to end. Its final event still comes, and may carry a success.
     fn cancel(&mut self, op: OpId);
 
-    /// Ends the sending side of a connection (TCP: sends FIN).
+    /// Ends the sending side of a connection (TCP: sends FIN). A system call of its own.
     fn shutdown_write(&mut self, fd: RawFd);
 
     /// Closes a descriptor whose operations have all ended.
@@ -176,6 +176,10 @@ pub trait Driver<B> {
 
     /// The next event that was gathered.
     fn next_event(&mut self) -> Option<Event<B>>;
+
+    /// In the child of a fork: the operations are the parent's, and nothing of them is touched any
+    /// more. Dropping the driver then closes the child's descriptors and no more.
+    fn abandon_after_fork(&mut self);
 
     /// Operations that have not had their final event.
     fn operations(&self) -> usize;

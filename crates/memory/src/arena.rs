@@ -170,6 +170,31 @@ impl Arena {
         Ok(slice)
     }
 
+    /// A copy of `slice` with room for `len` values; those that are new are zero. The memory of the
+    /// old one is not given back before the reset. Cost: that of `alloc`, and one copy.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`]; `slice` stays as it is.
+    ///
+    /// # Panics
+    ///
+    /// When `slice` is of another epoch, as [`get`](Self::get) does.
+    pub fn grow<T: Plain>(
+        &mut self,
+        slice: ArenaSlice<T>,
+        len: usize,
+    ) -> Result<ArenaSlice<T>, OutOfMemory> {
+        let larger = self.alloc::<T>(len)?;
+        let old = self.get(slice);
+        let (from, count) = (old.as_ptr(), old.len().min(len));
+        let to = self.get_mut(larger).as_mut_ptr();
+        // SAFETY: both were just resolved, with at least `count` values each, and nothing was
+        // allocated or parked since; a new allocation shares no byte with an older one.
+        unsafe { ptr::copy_nonoverlapping(from, to, count) };
+        Ok(larger)
+    }
+
     /// The values of `slice`. A few compares when they lie in the newest chunk or the only one.
     ///
     /// # Panics

@@ -99,10 +99,9 @@ impl<T> Default for ObjectPool<T> {
 impl<T> ObjectPool<T> {
     /// An object that nobody else holds.
     pub(crate) fn take<'py>(&self, py: Python<'py>) -> Option<Bound<'py, T>> {
-        self.0
-            .borrow_mut()
-            .pop()
-            .map(|object| object.into_bound(py))
+        // Whoever walks the heap may have come by one that lay here.
+        let object = self.0.borrow_mut().pop()?.into_bound(py);
+        (reference_count(object.as_any()) == 1).then_some(object)
     }
 
     /// Takes an object back, if the caller's is the only reference to it.

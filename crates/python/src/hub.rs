@@ -44,18 +44,24 @@ pub(crate) type PyEngine = Engine<UringDriver<PyBody>, PyBody>;
 const BATCH_MAX: u32 = 64;
 const BATCH_US: u64 = 1000;
 /// Workers beyond this many are let go when they become idle.
-const IDLE_WORKERS_MAX: usize = 256;
+const IDLE_WORKERS_MAX: usize = 4096;
+/// How often the idle ones that nobody has needed are halved.
+const TRIM_US: u64 = 10_000_000;
 /// How long a handler may go on after its timeout was raised in it.
 const OVERTIME_MS: u64 = 5000;
 
 /// What may be due that is not a wait: values that no key of a wait has.
 const DUE_SIGNAL: u64 = (1 << 60) - 1;
 const DUE_DRAIN_END: u64 = (1 << 60) - 2;
+const DUE_TRIM: u64 = (1 << 60) - 3;
 
 /// A greenlet that waits.
 struct Wait {
     greenlet: Py<PyAny>,
+    /// It stands in the queue of those to be resumed.
     is_woken: bool,
+    /// It is to be resumed with `HandlerTimeout`.
+    times_out: bool,
 }
 
 /// What has to run in a worker greenlet, apart from requests.
@@ -63,12 +69,8 @@ enum Job {
     Signals,
     Release(PyBody),
     Ready(Py<PyAny>),
-}
-
-#[derive(Copy, Clone)]
-enum Woken {
-    Resume(Key),
-    Throw(Key),
+    /// Something to be logged as a warning.
+    Warn(&'static str),
 }
 
 pub(crate) struct Hub {
@@ -81,16 +83,22 @@ pub(crate) struct Hub {
     greenlet: Py<PyAny>,
     worker_function: Py<PyAny>,
     idle: RefCell<Vec<Py<PyAny>>>,
+    /// The fewest that were idle since the last trim: nobody has needed those.
+    idle_min: Cell<usize>,
+    trims: Cell<bool>,
     waits: RefCell<Slab<Wait>>,
-    woken: RefCell<VecDeque<Woken>>,
+    woken: RefCell<VecDeque<Key>>,
     jobs: RefCell<VecDeque<Job>>,
     /// The exchange whose handler runs now.
     pub(crate) current: Cell<Option<ExchangeId>>,
     batch_left: Cell<u32>,
     batch_end_us: Cell<u64>,
     is_over: Cell<bool>,
+    is_forked: Cell<bool>,
     abandoned: Cell<usize>,
     wakeup: WakeupPipe,
+    /// How long a drain may take that no call has set a limit for.
+    graceful_us: u64,
 }
 
 thread_local! {
@@ -138,6 +146,16 @@ impl Hub {
         Ok(current)
     }
 
+    /// Begins to stop; the first deadline stands.
+    fn drain(&self, timeout_us: u64) {
+        self.with(|engine| {
+            if !engine.is_draining() {
+                engine.drain();
+                engine.set_timer(engine.clock_us() + timeout_us, DUE_DRAIN_END);
+            }
+        });
+    }
+
     /// Runs another greenlet from the hub until it comes back.
     fn run(&self, py: Python<'_>, target: &Py<PyAny>, throws: bool) {
         // SAFETY: `target` is a live greenlet that the caller holds; the hub's frame holds no
@@ -159,19 +177,18 @@ impl Hub {
     fn run_woken(&self, py: Python<'_>) {
         let count = self.woken.borrow().len();
         for _ in 0..count {
-            let Some(woken) = self.woken.borrow_mut().pop_front() else {
+            if self.is_over.get() {
                 return;
-            };
-            let (key, throws) = match woken {
-                Woken::Resume(key) => (key, false),
-                Woken::Throw(key) => (key, true),
+            }
+            let Some(key) = self.woken.borrow_mut().pop_front() else {
+                return;
             };
             let target = self
                 .waits
-                .borrow_mut()
-                .get_mut(key)
-                .map(|wait| wait.greenlet.clone_ref(py));
-            if let Some(target) = target {
+                .borrow()
+                .get(key)
+                .map(|wait| (wait.greenlet.clone_ref(py), wait.times_out));
+            if let Some((target, throws)) = target {
                 self.run(py, &target, throws);
             }
         }
@@ -180,6 +197,8 @@ impl Hub {
     /// Switches to an idle worker, or to a new one.
     fn run_worker(&self, py: Python<'_>) -> PyResult<()> {
         let idle = self.idle.borrow_mut().pop();
+        self.idle_min
+            .set(self.idle_min.get().min(self.idle.borrow().len()));
         let target = match idle {
             Some(target) => target,
             None => greenlet::new(self.worker_function.bind(py), self.greenlet.bind(py))?.unbind(),
@@ -189,7 +208,7 @@ impl Hub {
     }
 
     fn run_jobs(&self, py: Python<'_>) -> PyResult<()> {
-        while !self.jobs.borrow().is_empty() {
+        while !self.is_over.get() && !self.jobs.borrow().is_empty() {
             self.run_worker(py)?;
         }
         Ok(())
@@ -246,10 +265,17 @@ impl Hub {
                     self.abandoned.set(engine.abort());
                     self.is_over.set(true);
                 }
-                value => self.wake(Key {
-                    index: (value >> 32) as u32,
-                    generation: value as u32,
-                }),
+                DUE_TRIM => {
+                    engine.set_timer(engine.clock_us() + TRIM_US, DUE_TRIM);
+                    self.trims.set(true);
+                }
+                value => {
+                    let key = Key {
+                        index: (value >> 32) as u32,
+                        generation: value as u32,
+                    };
+                    self.wake(key, false);
+                }
             }
         }
         while let Some(id) = engine.next_overdue() {
@@ -264,12 +290,13 @@ impl Hub {
         Ok(())
     }
 
-    fn wake(&self, key: Key) {
-        if let Some(wait) = self.waits.borrow_mut().get_mut(key)
-            && !wait.is_woken
-        {
-            wait.is_woken = true;
-            self.woken.borrow_mut().push_back(Woken::Resume(key));
+    fn wake(&self, key: Key, times_out: bool) {
+        if let Some(wait) = self.waits.borrow_mut().get_mut(key) {
+            wait.times_out |= times_out;
+            if !wait.is_woken {
+                wait.is_woken = true;
+                self.woken.borrow_mut().push_back(key);
+            }
         }
     }
 
@@ -278,23 +305,42 @@ impl Hub {
     fn overdue(&self, engine: &mut PyEngine, id: ExchangeId) {
         if engine.is_overtime(id) {
             engine.abandon(id);
-            return;
+            let text = "a handler went on after its timeout: its connection is closed";
+            self.jobs.borrow_mut().push_back(Job::Warn(text));
+        } else {
+            engine.start_overtime(id, OVERTIME_MS);
+            match engine.tag(id) {
+                0 => engine.owe_timeout(id),
+                wait => self.wake(Key::from_u64(wait), true),
+            }
         }
-        engine.start_overtime(id, OVERTIME_MS);
-        let key = Key::from_u64(engine.tag(id));
-        if let Some(wait) = self.waits.borrow_mut().get_mut(key)
-            && !wait.is_woken
-        {
-            wait.is_woken = true;
-            self.woken.borrow_mut().push_back(Woken::Throw(key));
-        }
+    }
+
+    /// Lets go of half of the workers that nobody has needed since the last trim.
+    fn trim(&self) {
+        let let_go = {
+            let mut idle = self.idle.borrow_mut();
+            let kept = idle.len() - self.idle_min.get().div_ceil(2);
+            self.idle_min.set(kept);
+            // The coldest lie at the bottom.
+            let cold = idle.len() - kept;
+            let warm = idle.split_off(cold);
+            std::mem::replace(&mut *idle, warm)
+        };
+        drop(let_go);
     }
 
     fn run_loop(&self, py: Python<'_>) -> PyResult<()> {
         while !self.is_over.get() {
+            if self.trims.replace(false) {
+                self.trim();
+            }
             self.run_woken(py);
             self.run_jobs(py)?;
             self.run_requests(py)?;
+            if self.is_over.get() {
+                return Ok(());
+            }
             self.turn()
                 .map_err(|errno| PyOSError::new_err((errno.0, "the io_uring driver failed")))?;
             if self.with(|engine| engine.is_drained()) == Some(true) {
@@ -327,6 +373,28 @@ impl Hub {
     }
 }
 
+/// In the child of a fork: the hub, its ring and its connections are the parent's. The child closes
+/// its copies of the descriptors, runs none of the greenlets, and may start a hub of its own.
+#[pyfunction]
+pub(crate) fn after_fork_in_child(py: Python<'_>) -> PyResult<()> {
+    let Some(hub) = HUB.take() else {
+        return Ok(());
+    };
+    hub.is_over.set(true);
+    hub.is_forked.set(true);
+    if let Ok(mut engine) = hub.engine.try_borrow_mut()
+        && let Some(mut engine) = engine.take()
+    {
+        engine.abandon_after_fork();
+        drop(engine);
+    }
+    hub.wakeup.close();
+    let main_only = py.import("signal")?.call_method1("set_wakeup_fd", (-1,));
+    // In the child of a thread that was not the main one, there is none to set.
+    drop(main_only);
+    Ok(())
+}
+
 /// What a worker greenlet runs: jobs and requests, until the hub has no further use for it.
 #[pyfunction]
 fn worker_main(py: Python<'_>) -> PyResult<()> {
@@ -336,7 +404,9 @@ fn worker_main(py: Python<'_>) -> PyResult<()> {
             run_job(py, hub, job);
         }
         while let Some(id) = hub.next_request() {
-            worker::run_exchange(py, hub, id);
+            if !worker::run_exchange(py, hub, id) {
+                return Ok(());
+            }
         }
         let own = greenlet::current(py)?;
         // Somebody else holds this greenlet: a late kill of theirs must not hit another request.
@@ -364,13 +434,22 @@ fn run_job(py: Python<'_>, hub: &Hub, job: Job) {
             if let Err(error) = py.check_signals() {
                 // KeyboardInterrupt of the default handler: begin to stop.
                 if error.is_instance_of::<pyo3::exceptions::PyKeyboardInterrupt>(py) {
-                    hub.with(PyEngine::drain);
+                    hub.drain(hub.graceful_us);
                 } else {
                     error.write_unraisable(py, None);
                 }
             }
         }
         Job::Release(body) => body.drop_with(py),
+        Job::Warn(text) => {
+            let logged = py
+                .import("logging")
+                .and_then(|logging| logging.call_method1("getLogger", ("theframework",)))
+                .and_then(|logger| logger.call_method1("warning", (text,)));
+            if let Err(error) = logged {
+                error.write_unraisable(py, None);
+            }
+        }
         Job::Ready(call) => {
             if let Err(error) = call.call0(py) {
                 error.write_unraisable(py, None);
@@ -460,6 +539,11 @@ pub(crate) fn serve(
     for socket in sockets {
         engine.listen(socket, mode);
     }
+    engine.set_timer(engine.clock_us() + TRIM_US, DUE_TRIM);
+    let graceful_us = match settings.get_item("graceful_timeout")? {
+        Some(value) => (value.extract::<f64>()?.clamp(0.0, 1e9) * 1e6) as u64,
+        None => 30_000_000,
+    };
     let wakeup = WakeupPipe::new()?;
     engine
         .watch(wakeup.reader, DUE_SIGNAL)
@@ -481,6 +565,8 @@ pub(crate) fn serve(
         greenlet: greenlet::current(py)?.unbind(),
         worker_function: wrap_pyfunction!(worker_main, py)?.into_any().unbind(),
         idle: RefCell::default(),
+        idle_min: Cell::new(0),
+        trims: Cell::new(false),
         waits: RefCell::new(Slab::new()),
         woken: RefCell::default(),
         jobs: RefCell::default(),
@@ -488,8 +574,10 @@ pub(crate) fn serve(
         batch_left: Cell::new(0),
         batch_end_us: Cell::new(0),
         is_over: Cell::new(false),
+        is_forked: Cell::new(false),
         abandoned: Cell::new(0),
         wakeup,
+        graceful_us,
     }));
     HUB.set(Some(hub));
     let signal = py.import("signal")?;
@@ -500,6 +588,11 @@ pub(crate) fn serve(
     hub.jobs.borrow_mut().extend(on_ready.map(Job::Ready));
     let end = End(hub);
     let result = hub.run_loop(py);
+    if hub.is_forked.get() {
+        // The handler that forked has returned in the child: there is nothing to serve here.
+        std::mem::forget(end);
+        return Ok(0);
+    }
     hub.is_over.set(true);
     let ended = hub.end_greenlets(py);
     if let Some(previous) = previous {
@@ -532,14 +625,9 @@ pub(crate) fn drain(timeout: f64) -> PyResult<()> {
     if !(0.0..=1e9).contains(&timeout) {
         return Err(PyValueError::new_err("timeout is a number of seconds"));
     }
-    let Some(hub) = hub() else { return Ok(()) };
-    hub.with(|engine| {
-        if !engine.is_draining() {
-            engine.drain();
-            let at_us = engine.clock_us() + (timeout * 1e6) as u64;
-            engine.set_timer(at_us, DUE_DRAIN_END);
-        }
-    });
+    if let Some(hub) = hub() {
+        hub.drain((timeout * 1e6) as u64);
+    }
     Ok(())
 }
 
@@ -574,9 +662,17 @@ pub(crate) fn sleep(py: Python<'_>, seconds: f64) -> PyResult<()> {
         .insert(Wait {
             greenlet,
             is_woken: false,
+            times_out: false,
         })
         .map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
     let exchange = hub.current.take();
+    if let Some(id) = exchange
+        && hub.with(|engine| engine.takes_timeout(id)) == Some(true)
+    {
+        hub.waits.borrow_mut().remove(key);
+        hub.current.set(exchange);
+        return Err(HandlerTimeout::new_err(()));
+    }
     let wait_us = (seconds * 1e6).min(1e15) as u64;
     let timer = hub.with(|engine| {
         if let Some(id) = exchange {

@@ -54,12 +54,12 @@ fn probe_driver() -> Option<String> {
 
 /// Allocations, deallocations and live bytes of the Rust allocator since the process started.
 #[pyfunction]
-fn allocation_counts() -> (u64, u64, i64) {
+fn allocation_counts() -> (u64, u64, u64) {
     let counts = ALLOCATOR.counts();
     (
-        counts.allocations as u64 + counts.reallocations as u64,
-        counts.deallocations as u64,
-        counts.live_bytes as i64,
+        counts.allocations + counts.reallocations,
+        counts.deallocations,
+        counts.live_bytes,
     )
 }
 
@@ -78,6 +78,12 @@ fn _framework_core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(hub::sleep, module)?)?;
     module.add_function(wrap_pyfunction!(hub::stats, module)?)?;
     module.add_function(wrap_pyfunction!(probe_driver, module)?)?;
+    let py = module.py();
+    let after_fork = wrap_pyfunction!(hub::after_fork_in_child, module)?;
+    let hooks = pyo3::types::PyDict::new(py);
+    hooks.set_item("after_in_child", after_fork)?;
+    py.import("os")?
+        .call_method("register_at_fork", (), Some(&hooks))?;
     module.add_function(wrap_pyfunction!(allocation_counts, module)?)?;
     Ok(())
 }

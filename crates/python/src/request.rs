@@ -131,7 +131,10 @@ impl Request {
     }
 
     fn field_count(&self) -> PyResult<usize> {
-        self.read(|view| view.field_count(), |kept| kept.fields.len())
+        self.read(
+            |view: &RequestView<'_>| RequestView::field_count(view),
+            |kept| kept.fields.len(),
+        )
     }
 
     /// Reads one field by position.

@@ -51,7 +51,13 @@ const NAME_MAX: usize = 40;
 /// Lower-case header names that were seen lately, so that the usual ones are not made anew for each
 /// request. Direct-mapped and bounded: a stranger only evicts its neighbour.
 struct Names {
-    entries: Vec<Option<(Box<[u8]>, Py<PyString>)>>,
+    entries: Vec<Option<Name>>,
+}
+
+/// A name as it was received, and its text.
+struct Name {
+    bytes: Box<[u8]>,
+    text: Py<PyString>,
 }
 
 thread_local! {
@@ -70,7 +76,7 @@ fn slot(name: &[u8]) -> usize {
 pub(crate) fn header_name<'py>(py: Python<'py>, name: &[u8]) -> Bound<'py, PyString> {
     let slot = slot(name);
     let known = SEEN.with_borrow(|seen| match seen.entries.get(slot) {
-        Some(Some((bytes, text))) if **bytes == *name => Some(text.clone_ref(py).into_bound(py)),
+        Some(Some(known)) if *known.bytes == *name => Some(known.text.bind(py).clone()),
         _ => None,
     });
     if let Some(known) = known {
@@ -82,7 +88,10 @@ pub(crate) fn header_name<'py>(py: Python<'py>, name: &[u8]) -> Bound<'py, PyStr
             if seen.entries.is_empty() {
                 seen.entries.resize_with(NAMES, || None);
             }
-            seen.entries[slot].replace((name.into(), text.clone().unbind()))
+            seen.entries[slot].replace(Name {
+                bytes: name.into(),
+                text: text.clone().unbind(),
+            })
         });
         drop(evicted);
     }

@@ -1,6 +1,8 @@
 //! One exchange in a worker greenlet: objects, context, middleware, handler, answer.
 
-use pyo3::exceptions::PyTypeError;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple};
@@ -12,13 +14,21 @@ use crate::hub::Hub;
 use crate::request::Request;
 use crate::response::Response;
 
-/// Runs the handler of an exchange and answers. Lets no exception out.
-pub(crate) fn run_exchange(py: Python<'_>, hub: &'static Hub, id: ExchangeId) {
+/// Runs the handler of an exchange and answers. Lets no exception and no panic out; says whether the
+/// greenlet may go on (a panic leaves its context entered).
+pub(crate) fn run_exchange(py: Python<'_>, hub: &'static Hub, id: ExchangeId) -> bool {
     hub.current.set(Some(id));
-    if let Err(error) = answer(py, hub, id) {
+    let result = catch_unwind(AssertUnwindSafe(|| answer(py, hub, id)));
+    let is_whole = result.is_ok();
+    let error = match result {
+        Ok(result) => result.err(),
+        Err(_) => Some(PyRuntimeError::new_err("the core panicked")),
+    };
+    if let Some(error) = error {
         fail(py, hub, id, error);
     }
     hub.current.set(None);
+    is_whole
 }
 
 fn answer(py: Python<'_>, hub: &'static Hub, id: ExchangeId) -> PyResult<()> {

@@ -11,7 +11,7 @@ use theframework_memory::{BlockRecycler, BufferRecycler, ChunkRecycler, Key, Sla
 use crate::accept::Listeners;
 use crate::config::Config;
 use crate::connection::Connection;
-use crate::exchange::{Exchange, ExchangeId, ExchangePool, Progress, RequestView};
+use crate::exchange::{Exchange, ExchangeId, ExchangePool, NOBODY, Progress, RequestView};
 use crate::input::InputPool;
 use crate::output::WritePool;
 use crate::router::Router;
@@ -76,6 +76,8 @@ pub struct Engine<D, B> {
     pub(crate) drain: Option<u64>,
     started: Instant,
     pub(crate) now_ms: u64,
+    /// Milliseconds spent in waits, all in all.
+    pub(crate) waited_ms: u64,
     date_ms: u64,
     trim_ms: u64,
     /// Something follows the end of a write that this turn submits: the turn must not wait.
@@ -119,6 +121,7 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             drain: None,
             started: Instant::now(),
             now_ms: 0,
+            waited_ms: 0,
             date_ms: 1000,
             trim_ms: TRIM_MS,
             must_not_wait: false,
@@ -132,7 +135,7 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
     /// Only what leaves the driver unusable.
     pub fn turn(&mut self, may_wait: bool) -> Result<(), Errno> {
         self.before_turn();
-        self.driver.turn(self.wait(may_wait))?;
+        self.wait_for_events(may_wait)?;
         self.after_turn();
         Ok(())
     }
@@ -163,7 +166,13 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
     /// # Errors
     /// Only what leaves the driver unusable.
     pub fn wait_for_events(&mut self, may_wait: bool) -> Result<(), Errno> {
-        self.driver.turn(self.wait(may_wait))
+        let wait = self.wait(may_wait);
+        let before_ms = self.clock_ms();
+        let result = self.driver.turn(wait);
+        if wait != Wait::Poll {
+            self.waited_ms += self.clock_ms() - before_ms;
+        }
+        result
     }
 
     /// The third part of [`turn`](Self::turn): runs what came, and due timers.
@@ -333,6 +342,21 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             .is_some_and(|exchange| exchange.is_overtime)
     }
 
+    /// Whether the handler's time was over while it was not waiting, and it has not been told yet; it
+    /// is now.
+    pub fn takes_timeout(&mut self, ExchangeId(key): ExchangeId) -> bool {
+        self.exchanges
+            .get_mut(key)
+            .is_some_and(|exchange| std::mem::take(&mut exchange.owes_timeout))
+    }
+
+    /// Notes that the handler will be told at its next wait.
+    pub fn owe_timeout(&mut self, ExchangeId(key): ExchangeId) {
+        if let Some(exchange) = self.exchanges.get_mut(key) {
+            exchange.owes_timeout = true;
+        }
+    }
+
     /// Notes that the handler was told; it is overdue again after `after_ms`.
     pub fn start_overtime(&mut self, ExchangeId(key): ExchangeId, after_ms: u64) {
         if let Some(exchange) = self.exchanges.get_mut(key) {
@@ -343,11 +367,22 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
         }
     }
 
-    /// Closes the connection of an exchange whose handler does not end.
+    /// Closes the connection of an exchange whose handler does not end. The exchange lives on for the
+    /// handler's sake, without a request and without anybody to answer.
     pub fn abandon(&mut self, ExchangeId(key): ExchangeId) {
-        if let Some(connection) = self.exchanges.get(key).map(|exchange| exchange.connection) {
-            self.begin_close(connection);
+        let Some(exchange) = self.exchanges.get_mut(key) else {
+            return;
+        };
+        let connection_key = std::mem::replace(&mut exchange.connection, NOBODY);
+        if let Some(connection) = self.connections.get_mut(connection_key) {
+            connection.exchange = None;
+            self.begin_close(connection_key);
         }
+    }
+
+    /// In the child of a fork: everything here is the parent's. Drop the engine then.
+    pub fn abandon_after_fork(&mut self) {
+        self.driver.abandon_after_fork();
     }
 
     /// A number that the user keeps with an exchange; 0 at first.

@@ -7,7 +7,7 @@ use crate::fields::Fields;
 use crate::router::{Found, Router};
 
 /// No slab makes this key.
-const NOBODY: Key = Key {
+pub(crate) const NOBODY: Key = Key {
     index: 0,
     generation: 0,
 };
@@ -52,7 +52,10 @@ pub(crate) struct Exchange {
     /// Bytes of the body that are in place (decoded, if it came chunked).
     pub(crate) body_len: usize,
     pub(crate) decoder: Option<ChunkedDecoder>,
-    pub(crate) body_started_ms: u64,
+    /// How long the worker had waited for its peers when the body began to arrive.
+    pub(crate) waited_before_ms: u64,
+    /// `100 Continue` was sent, or is of no use any more.
+    pub(crate) continue_sent: bool,
     pub(crate) found: Found,
     /// The path without percent-encoding (but `%2F`, `%25`); empty: it had none.
     pub(crate) decoded_path: ArenaSlice<u8>,
@@ -64,6 +67,8 @@ pub(crate) struct Exchange {
     pub(crate) started_ms: u64,
     /// The handler was told that its time is over.
     pub(crate) is_overtime: bool,
+    /// It is to be told at its next wait.
+    pub(crate) owes_timeout: bool,
     /// A number of the user's own.
     pub(crate) tag: u64,
 }
@@ -79,7 +84,8 @@ impl Exchange {
             arena: Arena::new(chunks.clone(), blocks.clone()),
             body_len: 0,
             decoder: None,
-            body_started_ms: 0,
+            waited_before_ms: 0,
+            continue_sent: false,
             found: Found::Nothing,
             decoded_path: ArenaSlice::default(),
             params: ArenaSlice::default(),
@@ -87,6 +93,7 @@ impl Exchange {
             handler_timer: None,
             started_ms: 0,
             is_overtime: false,
+            owes_timeout: false,
             tag: 0,
         }
     }

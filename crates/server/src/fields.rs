@@ -26,18 +26,12 @@ impl Fields {
         let used = self.used as usize;
         let needed = used + name.len() + value.len();
         if needed > self.text.len() {
-            let larger = arena.alloc::<u8>(needed.max(self.text.len() * 2).max(TEXT_MIN))?;
-            copy_within(arena, self.text, larger, used);
-            self.text = larger;
+            let len = needed.max(self.text.len() * 2).max(TEXT_MIN);
+            self.text = arena.grow(self.text, len)?;
         }
         let count = self.count as usize;
         if count == self.table.len() {
-            let larger = arena.alloc::<[Span; 2]>((count * 2).max(TABLE_MIN))?;
-            for index in 0..count {
-                let entry = arena.get(self.table)[index];
-                arena.get_mut(larger)[index] = entry;
-            }
-            self.table = larger;
+            self.table = arena.grow(self.table, (count * 2).max(TABLE_MIN))?;
         }
         let middle = used + name.len();
         let text = arena.get_mut(self.text);
@@ -73,13 +67,6 @@ impl Fields {
         arena.get(self.table)[..self.count as usize]
             .iter()
             .map(move |[name, value]| (name.of(text), value.of(text)))
-    }
-}
-
-fn copy_within(arena: &mut Arena, from: ArenaSlice<u8>, to: ArenaSlice<u8>, len: usize) {
-    for index in 0..len {
-        let byte = arena.get(from)[index];
-        arena.get_mut(to)[index] = byte;
     }
 }
 

@@ -19,6 +19,7 @@ use theframework_memory::{Block, BlockRecycler, BufferRecycler, InputBuffer, Out
 pub(crate) struct InputPool {
     buffers: BufferRecycler,
     blocks: BlockRecycler,
+    #[expect(clippy::vec_box, reason = "a pending receive owns one by value")]
     idle: Vec<Box<InputBuffer>>,
 }
 

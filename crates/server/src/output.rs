@@ -20,7 +20,6 @@ const IDLE_MAX: usize = 256;
 #[derive(Debug)]
 pub(crate) struct WritePool<B> {
     buffers: BufferRecycler,
-    #[expect(clippy::vec_box, reason = "a pending write needs a stable address")]
     idle: Vec<Box<Write<B>>>,
     /// The fewest that lay idle since the last trim: nobody has needed those.
     idle_min: usize,

@@ -127,6 +127,11 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             {
                 return;
             }
+        } else if connection.ending == Ending::No
+            && connection.output.is_blocked()
+            && connection.input.len() > self.config.read_ahead
+        {
+            return;
         }
         match self.driver.receive(fd, token) {
             Ok(op) => connection.receive = Some(op),
@@ -156,13 +161,22 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             }
             let Some(exchange) = connection.exchange else {
                 if connection.output.is_blocked() {
+                    connection.read_deadline_ms = u64::MAX;
+                    if connection.input.len() > self.config.read_ahead {
+                        self.cancel_receive(key);
+                    }
                     return;
                 }
                 if connection.input.len() == 0 {
                     if connection.peer_ended {
                         return self.end_after_output(key);
                     }
-                    connection.read_deadline_ms = idle_deadline_ms;
+                    // While a response is being sent, its own deadline counts: see `on_send`.
+                    connection.read_deadline_ms = if connection.output.is_empty() {
+                        idle_deadline_ms
+                    } else {
+                        u64::MAX
+                    };
                     return self.arm_timer(key);
                 }
                 match self.parse(key) {
@@ -212,7 +226,8 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             let follows = self.answered == Some(exchange.connection);
             if follows && self.pipeline_run < PIPELINE_RUN_MAX {
                 self.pipeline_run += 1;
-                self.next_in_pipeline = Some(key);
+                // Outside of a batch nobody took the one before: it queues up.
+                self.ready.extend(self.next_in_pipeline.replace(key));
             } else {
                 self.ready.push_back(key);
             }
@@ -273,7 +288,7 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             return refusal.map_or(Parsed::Partial, Parsed::Refused);
         }
         exchange.connection = key;
-        exchange.body_started_ms = self.now_ms;
+        exchange.waited_before_ms = self.waited_ms;
         let Ok(exchange) = self.exchanges.insert(exchange) else {
             return Parsed::Refused(503);
         };
@@ -309,7 +324,7 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
                     let end = head_len + before;
                     let progress = decoder
                         .decode(connection.input.bytes_mut(), end, end)
-                        .map_err(|error| error.status())?;
+                        .map_err(theframework_http::ChunkedError::status)?;
                     connection
                         .input
                         .remove(progress.decoded, progress.consumed - progress.decoded);
@@ -325,15 +340,17 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             self.begin_close(key);
             return Ok(false);
         }
-        let elapsed_ms = self.now_ms - exchange.body_started_ms;
-        if elapsed_ms > RATE_GRACE_MS
-            && (exchange.body_len as u64 * 1000) < self.config.min_body_rate * elapsed_ms
+        // Only time that the worker spent waiting counts.
+        let waited_ms = self.waited_ms - exchange.waited_before_ms;
+        if waited_ms > RATE_GRACE_MS
+            && (exchange.body_len as u64 * 1000) < self.config.min_body_rate * waited_ms
         {
             return Err(408);
         }
         connection.read_deadline_ms = after(self.now_ms, self.config.read_timeout_ms);
-        let is_first = before == 0 && !connection.receive_cancelled;
-        let wants_continue = is_first && exchange.head.expects_continue && exchange.body_len == 0;
+        let wants_continue = exchange.head.expects_continue
+            && !exchange.continue_sent
+            && connection.input.len() == head_len;
         if wants_continue && !matches!(exchange.found, Found::Endpoint { .. }) {
             // The final answer goes without the body, and the connection with it.
             exchange.closes = true;
@@ -341,6 +358,7 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             exchange.decoder = None;
             return Ok(true);
         }
+        exchange.continue_sent = true;
         if let Framing::Length(len) = exchange.head.framing {
             let total = head_len + len as usize;
             let missing = len - exchange.body_len as u64;
@@ -415,6 +433,8 @@ fn begin(
     exchange.fields = Fields::default();
     exchange.handler_timer = None;
     exchange.is_overtime = false;
+    exchange.owes_timeout = false;
+    exchange.continue_sent = false;
     exchange.tag = 0;
     route(exchange, bytes, router, scratch).map_err(|failure| match failure {
         RouteFailure::Encoding => Some(400),

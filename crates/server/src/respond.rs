@@ -92,6 +92,7 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
         }
         let connection_key = exchange.connection;
         let Some(connection) = self.connections.get_mut(connection_key) else {
+            self.exchange_pool.release(exchange);
             return false;
         };
         connection.exchange = None;
@@ -174,7 +175,10 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
         exchange.progress = Progress::Parked;
         // Short of memory it stays where it is: larger, but right.
         let _ = exchange.arena.park();
-        if exchange.handler_timer.is_none() && self.config.handler_timeout_ms > 0 {
+        if exchange.handler_timer.is_none()
+            && !exchange.is_overtime
+            && self.config.handler_timeout_ms > 0
+        {
             let at_ms = exchange.started_ms + self.config.handler_timeout_ms;
             exchange.handler_timer =
                 Some(self.wheel.insert(at_ms, token::of_key(Kind::Handler, key)));
@@ -289,6 +293,8 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
                     self.submit(key);
                 } else if connection.ending == Ending::AfterOutput {
                     return self.linger(key);
+                } else if connection.exchange.is_none() && connection.input.len() == 0 {
+                    return self.rest_idle(key);
                 }
                 if was_blocked {
                     self.advance(key);

@@ -10,6 +10,7 @@ use theframework_memory::Key;
 use crate::connection::Ending;
 use crate::engine::Engine;
 use crate::exchange::ExchangeId;
+use crate::receive::after;
 use crate::token::{self, Kind};
 
 impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
@@ -35,6 +36,15 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             self.wheel
                 .insert(deadline_ms, token::of_key(Kind::Connection, key)),
         );
+    }
+
+    /// Everything was answered and sent: the time for the next request runs.
+    pub(crate) fn rest_idle(&mut self, key: Key) {
+        let idle_deadline_ms = self.idle_deadline_ms();
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.read_deadline_ms = idle_deadline_ms;
+            self.arm_timer(key);
+        }
     }
 
     pub(crate) fn run_timers(&mut self) {
@@ -64,6 +74,11 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             return self.begin_close(key);
         }
         if connection.read_deadline_ms > self.now_ms {
+            return self.arm_timer(key);
+        }
+        if connection.ending == Ending::No && !connection.output.is_empty() {
+            // It is still taking its last response: the write's own deadline counts.
+            connection.read_deadline_ms = after(self.now_ms, self.config.read_timeout_ms);
             return self.arm_timer(key);
         }
         connection.read_deadline_ms = u64::MAX;

@@ -2,6 +2,8 @@
 //! handler in Rust, counted by the global allocator. The clients are threads of this process; they
 //! allocate nothing either, so what is counted is the engine's.
 
+#![allow(clippy::unwrap_used)] // A test that cannot go on fails.
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;

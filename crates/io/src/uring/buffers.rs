@@ -59,12 +59,10 @@ impl BufferRing {
         Ok(buffers)
     }
 
-    /// Hands over what came back to the pool; returns how many.
-    pub(super) fn give_back(&mut self, pool: &LeasePool) -> usize {
-        let before = self.tail;
+    /// Hands over what came back to the pool.
+    pub(super) fn give_back(&mut self, pool: &LeasePool) {
         pool.drain_returned(|id| self.give(pool, id));
         self.publish();
-        usize::from(self.tail.wrapping_sub(before))
     }
 
     fn give(&mut self, pool: &LeasePool, id: u16) {

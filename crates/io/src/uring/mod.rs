@@ -94,6 +94,12 @@ pub struct UringDriver<B: KeptBytes> {
     inline: VecDeque<(u32, Key)>,
     /// Entries pushed so far, wrapping.
     pushed: u32,
+    /// Completions that were taken early, because the submission queue was full.
+    reaped: VecDeque<cqueue::Entry>,
+    /// The kernel refuses everything: the driver is of no more use.
+    failed: Option<Errno>,
+    /// This process is the child of the one that the ring works for.
+    is_forked: bool,
 }
 
 impl<B: KeptBytes> fmt::Debug for UringDriver<B> {
@@ -125,6 +131,9 @@ impl<B: KeptBytes> UringDriver<B> {
             ended: VecDeque::new(),
             inline: VecDeque::new(),
             pushed: 0,
+            reaped: VecDeque::new(),
+            failed: None,
+            is_forked: false,
         })
     }
 
@@ -154,9 +163,12 @@ impl<B: KeptBytes> UringDriver<B> {
         // SAFETY: everything that an entry points at is owned by its operation's slot (a boxed
         // write, a boxed input buffer, the receive pool) until the final completion.
         while unsafe { self.ring.submission().push(entry) }.is_err() {
-            // An error here (EBUSY, EINTR) leaves the queue full: the kernel wants completions to
-            // be reaped first, which this same call makes possible by flushing them.
-            let _ = self.ring.submit();
+            if let Err(errno) = result_of(self.ring.submit()) {
+                self.failed = Some(errno);
+                return;
+            }
+            // The kernel may want its completions to be taken before it goes on.
+            self.reaped.extend(self.ring.completion());
         }
         self.pushed = self.pushed.wrapping_add(1);
     }
@@ -497,8 +509,10 @@ impl<B: KeptBytes> Driver<B> for UringDriver<B> {
     }
 
     fn shutdown_write(&mut self, fd: RawFd) {
-        let entry = opcode::Shutdown::new(types::Fd(fd), libc::SHUT_WR).build();
-        self.push(&entry.flags(squeue::Flags::SKIP_SUCCESS).user_data(IGNORED));
+        // Not through the ring: the kernel hands a shutdown to a thread of its own, which looks the
+        // number up only then, when it may name another connection.
+        // SAFETY: a plain system call on a descriptor that its connection owns.
+        unsafe { libc::shutdown(fd, libc::SHUT_WR) };
     }
 
     fn close(&mut self, fd: OwnedFd) {
@@ -507,7 +521,7 @@ impl<B: KeptBytes> Driver<B> for UringDriver<B> {
     }
 
     fn has_events(&mut self) -> bool {
-        if !self.ended.is_empty() || !self.ring.completion().is_empty() {
+        if !self.ended.is_empty() || !self.reaped.is_empty() || !self.ring.completion().is_empty() {
             return true;
         }
         let submission = self.ring.submission();
@@ -515,9 +529,16 @@ impl<B: KeptBytes> Driver<B> for UringDriver<B> {
     }
 
     fn turn(&mut self, wait: Wait) -> Result<(), Errno> {
+        if let Some(errno) = self.failed {
+            return Err(errno);
+        }
         if self.pool.has_returned() {
-            let returned = self.buffers.give_back(&self.pool);
-            let fed = returned.min(self.starved.len());
+            self.buffers.give_back(&self.pool);
+        }
+        if !self.starved.is_empty() {
+            // All completions were taken, so what is not leased is in the kernel's ring.
+            let free = usize::from(self.pool.count()) - self.pool.leased();
+            let fed = free.min(self.starved.len());
             for index in 0..fed {
                 let key = self.starved[index];
                 if let Some(op) = self.ops.get_mut(key) {
@@ -540,19 +561,15 @@ impl<B: KeptBytes> Driver<B> for UringDriver<B> {
             _ if self.ring.submission().is_empty() && !self.has_events() => Ok(0),
             _ => self.ring.submit(),
         };
-        match result {
-            Ok(_) => Ok(()),
-            Err(error) => match error.raw_os_error() {
-                // Timed out, interrupted, or completions are to be reaped first.
-                Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN) => Ok(()),
-                errno => Err(Errno(errno.unwrap_or(libc::EIO))),
-            },
-        }
+        result_of(result)
     }
 
     fn next_event(&mut self) -> Option<Event<B>> {
         loop {
-            let entry = self.ring.completion().next();
+            let entry = match self.reaped.pop_front() {
+                Some(entry) => Some(entry),
+                None => self.ring.completion().next(),
+            };
             if let Some(entry) = entry {
                 if let Some(event) = self.complete(&entry) {
                     return Some(event);
@@ -570,6 +587,10 @@ impl<B: KeptBytes> Driver<B> for UringDriver<B> {
         }
     }
 
+    fn abandon_after_fork(&mut self) {
+        self.is_forked = true;
+    }
+
     fn operations(&self) -> usize {
         self.ops.len()
     }
@@ -581,7 +602,11 @@ impl<B: KeptBytes> Driver<B> for UringDriver<B> {
 
 impl<B: KeptBytes> Drop for UringDriver<B> {
     fn drop(&mut self) {
-        self.cancel_all();
+        if !self.is_forked {
+            // Closes that wait in the queue are carried out too.
+            let _ = self.turn(Wait::Poll);
+            self.cancel_all();
+        }
         let kernel_has_let_go = self.ops.is_empty();
         // SAFETY: each of the three is dropped here, once, and never used again. The ring goes
         // first, so that the kernel has no way left to the memory of the other two.
@@ -597,6 +622,18 @@ impl<B: KeptBytes> Drop for UringDriver<B> {
                 std::mem::forget(self.pool.clone());
             }
         }
+    }
+}
+
+/// What an enter's result means: only what leaves the ring unusable is an error.
+fn result_of(result: std::io::Result<usize>) -> Result<(), Errno> {
+    match result {
+        Ok(_) => Ok(()),
+        Err(error) => match error.raw_os_error() {
+            // Timed out, interrupted, or completions are to be taken first.
+            Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN) => Ok(()),
+            errno => Err(Errno(errno.unwrap_or(libc::EIO))),
+        },
     }
 }
 

@@ -1,3 +1,5 @@
+#![allow(clippy::unwrap_used)] // A test that cannot go on fails.
+
 use super::*;
 use crate::write::NoBody;
 use std::io::{Read, Write as _};

@@ -569,3 +569,23 @@ fn handles_and_arenas_are_small() {
     assert_eq!(size_of::<ArenaSlice<u64>>(), 12);
     assert!(size_of::<Arena>() <= 160, "{}", size_of::<Arena>());
 }
+
+#[test]
+fn a_grown_slice_keeps_its_values_over_chunks_and_parking() {
+    let worker = Worker::new();
+    let mut arena = worker.arena();
+    let mut slice = arena.alloc_copy(&[1_u32, 2, 3]).unwrap();
+    for len in [4, 100, 1_000, 5_000] {
+        arena.park().unwrap();
+        let old = slice;
+        slice = arena.grow(slice, len).unwrap();
+        assert_eq!(arena.get(slice).len(), len);
+        assert_eq!(&arena.get(slice)[..3], &[1, 2, 3]);
+        assert!(
+            arena.get(slice)[old.len()..]
+                .iter()
+                .all(|&value| value == 0)
+        );
+        assert_eq!(&arena.get(old)[..3], &[1, 2, 3]);
+    }
+}
