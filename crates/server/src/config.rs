@@ -15,7 +15,8 @@ pub struct Config {
     pub accept_pause_ms: u64,
     /// The whole head, and between two reads of a body.
     pub read_timeout_ms: u64,
-    /// Bytes per second that a body must bring on average, after its first 30 seconds.
+    /// Bytes per second that a body must bring on average, after `read_timeout`, or 30 s if that is
+    /// longer; 0: none.
     pub min_body_rate: u64,
     /// A write that the socket takes nothing of.
     pub write_timeout_ms: u64,

@@ -17,7 +17,7 @@ use crate::router::{Found, PARAMS_MAX, Router};
 
 /// When more than this is missing of a body, it is received straight into its final place.
 const DIRECT_MIN: u64 = 16 * 1024;
-/// For this long a body may come as slowly as it likes.
+/// For this long at most a body may come as slowly as it likes; less if `read_timeout` is less.
 const RATE_GRACE_MS: u64 = 30_000;
 
 /// Requests of one connection that are handled one after the other, before others have their turn.
@@ -342,7 +342,8 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
         }
         // Only time that the worker spent waiting counts.
         let waited_ms = self.waited_ms - exchange.waited_before_ms;
-        if waited_ms > RATE_GRACE_MS
+        let grace_ms = RATE_GRACE_MS.min(after(0, self.config.read_timeout_ms));
+        if waited_ms > grace_ms
             && (exchange.body_len as u64 * 1000) < self.config.min_body_rate * waited_ms
         {
             return Err(408);
