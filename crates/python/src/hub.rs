@@ -36,7 +36,7 @@ use crate::gil::ObjectPool;
 use crate::peers::SharedPeers;
 use crate::request::Request;
 use crate::response::Response;
-use crate::{HandlerTimeout, greenlet, settings, worker};
+use crate::{HandlerTimeout, greenlet, schedule, settings, worker};
 
 pub(crate) type PyEngine = Engine<UringDriver<PyBody>, PyBody>;
 
@@ -544,6 +544,9 @@ pub(crate) fn serve(
         Some(value) => (value.extract::<f64>()?.clamp(0.0, 1e9) * 1e6) as u64,
         None => 30_000_000,
     };
+    if let Some(value) = settings.get_item("switch_interval")? {
+        schedule::ask_for_short_slices((value.extract::<f64>()?.clamp(0.0001, 0.1) * 1e6) as u64);
+    }
     let wakeup = WakeupPipe::new()?;
     engine
         .watch(wakeup.reader, DUE_SIGNAL)

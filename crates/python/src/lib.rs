@@ -11,6 +11,7 @@
 //! | `gil` | state of a Python object that the GIL guards |
 //! | `settings` | the settings table of Python as the engine's configuration |
 //! | `peers` | the workers' load in shared memory |
+//! | `schedule` | how the operating system schedules the hub's thread |
 //! | `scratch` | buffers for text in passing |
 //! | `text` | between Python strings and bytes of the wire |
 //!
@@ -26,6 +27,7 @@ mod hub;
 mod peers;
 mod request;
 mod response;
+mod schedule;
 mod scratch;
 mod settings;
 mod text;

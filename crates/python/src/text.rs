@@ -45,13 +45,18 @@ pub(crate) fn with_latin1<R>(
     Ok(use_bytes(encoded.cast::<PyBytes>()?.as_bytes()))
 }
 
-const NAMES: usize = 256;
+/// Names kept, and how many places one of them may lie in.
+const NAMES: usize = 1024;
+const WAYS: usize = 4;
+/// A longer name is not kept.
 const NAME_MAX: usize = 40;
 
 /// Lower-case header names that were seen lately, so that the usual ones are not made anew for each
-/// request. Direct-mapped and bounded: a stranger only evicts its neighbour.
+/// request. Set-associative and bounded: a stranger only evicts a neighbour.
 struct Names {
     entries: Vec<Option<Name>>,
+    /// Which place of a set is taken from next.
+    next: usize,
 }
 
 /// A name as it was received, and its text.
@@ -61,23 +66,33 @@ struct Name {
 }
 
 thread_local! {
-    static SEEN: RefCell<Names> = const { RefCell::new(Names { entries: Vec::new() }) };
+    static SEEN: RefCell<Names> = const {
+        RefCell::new(Names {
+            entries: Vec::new(),
+            next: 0,
+        })
+    };
 }
 
-fn slot(name: &[u8]) -> usize {
+/// Where the places of a name begin.
+fn set(name: &[u8]) -> usize {
     let mut hash = name.len() as u32;
     for &byte in name {
-        hash = (hash ^ u32::from(byte | 0x20)).wrapping_mul(0x9E37_79B1);
+        hash = (hash ^ u32::from(byte)).wrapping_mul(0x9E37_79B1);
     }
-    (hash >> 24) as usize % NAMES
+    (hash >> 20) as usize % (NAMES / WAYS) * WAYS
 }
 
 /// A header name as a lower-case `str`.
 pub(crate) fn header_name<'py>(py: Python<'py>, name: &[u8]) -> Bound<'py, PyString> {
-    let slot = slot(name);
-    let known = SEEN.with_borrow(|seen| match seen.entries.get(slot) {
-        Some(Some(known)) if *known.bytes == *name => Some(known.text.bind(py).clone()),
-        _ => None,
+    let set = set(name);
+    let known = SEEN.with_borrow(|seen| {
+        seen.entries
+            .get(set..set + WAYS)?
+            .iter()
+            .flatten()
+            .find(|known| *known.bytes == *name)
+            .map(|known| known.text.bind(py).clone())
     });
     if let Some(known) = known {
         return known;
@@ -88,7 +103,13 @@ pub(crate) fn header_name<'py>(py: Python<'py>, name: &[u8]) -> Bound<'py, PyStr
             if seen.entries.is_empty() {
                 seen.entries.resize_with(NAMES, || None);
             }
-            seen.entries[slot].replace(Name {
+            let places = &mut seen.entries[set..set + WAYS];
+            seen.next = seen.next.wrapping_add(1);
+            let place = places
+                .iter()
+                .position(Option::is_none)
+                .unwrap_or(seen.next % WAYS);
+            places[place].replace(Name {
                 bytes: name.into(),
                 text: text.clone().unbind(),
             })
