@@ -338,14 +338,11 @@ impl Hub {
             self.run_woken(py);
             self.run_jobs(py)?;
             self.run_requests(py)?;
-            if self.is_over.get() {
+            if self.is_over.get() || self.with(|engine| engine.is_drained()) == Some(true) {
                 return Ok(());
             }
             self.turn()
                 .map_err(|errno| PyOSError::new_err((errno.0, "the io_uring driver failed")))?;
-            if self.with(|engine| engine.is_drained()) == Some(true) {
-                return Ok(());
-            }
         }
         Ok(())
     }
