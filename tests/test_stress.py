@@ -91,8 +91,8 @@ def test_memory_does_not_grow_from_burst_to_burst(
         run(server.address, [Plan([HELLO] * 200, 16) for _ in range(20)])
         sizes.append(server.memory_kib())
     measured(f"private memory after each burst of 100 x 200 KB: {sizes} KiB")
-    # The first two differ by how the bodies of the clients happened to overlap.
-    assert sizes[-1] - sizes[1] <= 2048
+    # A burst brings 60 MB. How many bodies are there at once is chance, and so is the peak.
+    assert sizes[-1] - sizes[1] <= 16 * 1024
 
 
 def wrk(path: str, server: Server, *options: str) -> str:

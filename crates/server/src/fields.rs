@@ -1,18 +1,29 @@
-//! Response fields of an exchange: a table and its text, both in the exchange's arena.
+//! Response fields of an exchange, in the exchange's arena.
 //!
-//! They go with the arena; nothing is freed one by one (the fault of seed `001`).
+//! They go with the arena; nothing is freed one by one (the fault of seed `001`). They lie one behind
+//! the other, each as the lengths of name and value (4 bytes each), the name and the value.
 
-use theframework_memory::{Arena, ArenaSlice, OutOfMemory, Span};
+use theframework_memory::{Arena, ArenaSlice, OutOfMemory};
 
-const TABLE_MIN: usize = 8;
+/// Enough for the fields of most responses.
 const TEXT_MIN: usize = 248;
+const LENGTHS: usize = 8;
 
 #[derive(Copy, Clone, Debug, Default)]
 pub(crate) struct Fields {
-    table: ArenaSlice<[Span; 2]>,
     text: ArenaSlice<u8>,
-    count: u32,
     used: u32,
+}
+
+/// The first field of `text`, which holds whole fields, and what follows it.
+fn split_first(text: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    let (lengths, rest) = text.split_first_chunk::<LENGTHS>()?;
+    let [a, b, c, d, e, f, g, h] = *lengths;
+    let name_len = u32::from_ne_bytes([a, b, c, d]) as usize;
+    let value_len = u32::from_ne_bytes([e, f, g, h]) as usize;
+    let (name, rest) = rest.split_at(name_len);
+    let (value, rest) = rest.split_at(value_len);
+    Some((name, value, rest))
 }
 
 impl Fields {
@@ -24,49 +35,61 @@ impl Fields {
         value: &[u8],
     ) -> Result<(), OutOfMemory> {
         let used = self.used as usize;
-        let needed = used + name.len() + value.len();
-        if needed > self.text.len() {
-            let len = needed.max(self.text.len() * 2).max(TEXT_MIN);
+        let end = used + LENGTHS + name.len() + value.len();
+        if end > self.text.len() {
+            let len = end.max(self.text.len() * 2).max(TEXT_MIN);
             self.text = arena.grow(self.text, len)?;
         }
-        let count = self.count as usize;
-        if count == self.table.len() {
-            self.table = arena.grow(self.table, (count * 2).max(TABLE_MIN))?;
-        }
-        let middle = used + name.len();
-        let text = arena.get_mut(self.text);
-        text[used..middle].copy_from_slice(name);
-        text[middle..needed].copy_from_slice(value);
-        arena.get_mut(self.table)[count] = [Span::new(used, middle), Span::new(middle, needed)];
-        self.count += 1;
-        self.used = needed as u32;
+        let place = &mut arena.get_mut(self.text)[used..end];
+        let (name_len, place) = place.split_at_mut(4);
+        let (value_len, place) = place.split_at_mut(4);
+        let (name_place, value_place) = place.split_at_mut(name.len());
+        name_len.copy_from_slice(&(name.len() as u32).to_ne_bytes());
+        value_len.copy_from_slice(&(value.len() as u32).to_ne_bytes());
+        name_place.copy_from_slice(name);
+        value_place.copy_from_slice(value);
+        self.used = end as u32;
         Ok(())
     }
 
     /// Removes every field of this name (case-insensitive); says whether there was one.
     pub(crate) fn remove(&mut self, arena: &mut Arena, name: &[u8]) -> bool {
-        let mut kept = 0;
-        for index in 0..self.count as usize {
-            let entry = arena.get(self.table)[index];
-            if !entry[0].of(arena.get(self.text)).eq_ignore_ascii_case(name) {
-                arena.get_mut(self.table)[kept] = entry;
-                kept += 1;
+        let mut at = 0;
+        let before = self.used;
+        while at < self.used as usize {
+            let text = &mut arena.get_mut(self.text)[..self.used as usize];
+            let Some((known, _, rest)) = split_first(&text[at..]) else {
+                break;
+            };
+            let next = text.len() - rest.len();
+            if known.eq_ignore_ascii_case(name) {
+                text.copy_within(next.., at);
+                self.used -= (next - at) as u32;
+            } else {
+                at = next;
             }
         }
-        let removed = kept < self.count as usize;
-        self.count = kept as u32;
-        removed
+        self.used < before
     }
 
     /// The fields in the order in which they were added.
-    pub(crate) fn iter<'a>(
-        &self,
-        arena: &'a Arena,
-    ) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone + use<'a> {
-        let text = arena.get(self.text);
-        arena.get(self.table)[..self.count as usize]
-            .iter()
-            .map(move |[name, value]| (name.of(text), value.of(text)))
+    pub(crate) fn iter<'a>(&self, arena: &'a Arena) -> Iter<'a> {
+        Iter(&arena.get(self.text)[..self.used as usize])
+    }
+}
+
+/// Name and value of each field.
+#[derive(Clone, Debug)]
+pub(crate) struct Iter<'a>(&'a [u8]);
+
+impl<'a> Iterator for Iter<'a> {
+    type Item = (&'a [u8], &'a [u8]);
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        let (name, value, rest) = split_first(self.0)?;
+        self.0 = rest;
+        Some((name, value))
     }
 }
 
