@@ -62,6 +62,8 @@ class Server:
         self.log_path = log_path
         self.is_stopped = False
         self.rest_of_stdout = ""
+        self._descriptors: dict[int, int] = {}
+        self._counters: dict[str, int] = {}
         limits = None
         if nofile is not None:
             number = nofile
@@ -84,17 +86,15 @@ class Server:
         self.pid = self.process.pid
         try:
             self.ready_line = self._read_ready_line()
+            self.addresses = [_address(match) for match in _URL.finditer(self.ready_line)]
+            self.address = self.addresses[0]
+            wait_for(lambda: len(self.workers()) == self.worker_count, "all workers run")
+            if self.worker_count == 1:
+                self.settle()
         except BaseException:
-            self.process.kill()
-            self.process.wait()
+            # Nobody else knows of it yet.
+            self.kill()
             raise
-        self.addresses = [_address(match) for match in _URL.finditer(self.ready_line)]
-        self.address = self.addresses[0]
-        wait_for(lambda: len(self.workers()) == self.worker_count, "all workers run")
-        self._descriptors: dict[int, int] = {}
-        self._counters: dict[str, int] = {}
-        if self.worker_count == 1:
-            self.settle()
 
     @property
     def worker_count(self) -> int:

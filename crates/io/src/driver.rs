@@ -14,8 +14,9 @@ use std::fmt;
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
 
-use theframework_memory::{InputBuffer, Key, OutOfMemory};
+use theframework_memory::{Key, OutOfMemory};
 
+use crate::filling::Space;
 use crate::lease::Lease;
 use crate::write::Write;
 
@@ -77,9 +78,9 @@ pub enum Outcome<B> {
     Accepted(OwnedFd),
     /// Bytes arrived in a leased buffer.
     Received(Lease),
-    /// A single receive ended: the buffer comes back with what was committed to it.
+    /// A single receive ended: the space comes back with what was committed to it.
     /// The count is 0 at the end of the stream.
-    ReceivedInto(Box<InputBuffer>, Result<usize, Errno>),
+    ReceivedInto(Space<B>, Result<usize, Errno>),
     /// The peer has finished sending (final).
     EndOfStream,
     /// The socket took a part of a write, or nothing yet: how many bytes so far. The write goes on.
@@ -130,16 +131,11 @@ pub trait Driver<B> {
     /// [`OutOfMemory`] when no operation slot can be had.
     fn receive(&mut self, fd: RawFd, token: u64) -> Result<OpId, OutOfMemory>;
 
-    /// Receives once into the free space of `input`, which the operation owns meanwhile.
+    /// Receives once into `space`, which the operation owns meanwhile. It must have room.
     ///
     /// # Errors
-    /// Gives the buffer back when no operation slot can be had.
-    fn receive_into(
-        &mut self,
-        fd: RawFd,
-        token: u64,
-        input: Box<InputBuffer>,
-    ) -> Result<OpId, Box<InputBuffer>>;
+    /// Gives the space back when no operation slot can be had.
+    fn receive_into(&mut self, fd: RawFd, token: u64, space: Space<B>) -> Result<OpId, Space<B>>;
 
     /// Sends all of a write. The socket must not have another write pending.
     ///

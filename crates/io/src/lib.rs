@@ -3,18 +3,21 @@
 //! * [`Driver`]: submit an operation with a token, get events with that token.
 //! * [`UringDriver`]: the driver on io_uring.
 //! * [`Write`]: one pending write, the owner of every byte that it sends.
+//! * [`Filling`]: a request body on its way into its final place.
 //! * [`Lease`]: bytes that arrived in a buffer of the receive pool.
 //! * [`TimerWheel`]: every timeout and sleep of a worker.
 //!
 //! Everything here belongs to one thread; nothing is `Send`.
 
 mod driver;
+mod filling;
 mod lease;
 mod timer;
 mod uring;
 mod write;
 
 pub use driver::{Driver, Errno, Event, Interest, OpId, Outcome, SEND_AT_ONCE_MAX, Wait};
+pub use filling::{Filling, Space};
 pub use lease::{LEASE_SIZE, Lease, LeasePool};
 pub use timer::{TimerId, TimerWheel};
 pub use uring::{SetupError, UringConfig, UringDriver, probe};

@@ -5,6 +5,7 @@
 //! kernel reads have a stable address; they are filled by the driver just before submission.
 
 use std::fmt;
+use std::ptr::NonNull;
 use std::sync::Arc;
 
 use theframework_memory::WriteArena;
@@ -15,9 +16,18 @@ use theframework_memory::WriteArena;
 /// * `as_bytes` returns the same address and length on every call until the value is dropped,
 ///   also after the value itself was moved.
 /// * The bytes are not changed by anybody meanwhile: the kernel reads them at any time.
-pub unsafe trait KeptBytes {
+pub unsafe trait KeptBytes: Sized {
     /// The bytes to send.
     fn as_bytes(&self) -> &[u8];
+
+    /// A value of `len` bytes for a request body, with the place to write them to: valid for writes
+    /// for as long as the value lives, and untouched by anybody else until it is given away. Nothing
+    /// may be assumed about the bytes before they are written. `None`: this type does not do that,
+    /// or memory is short.
+    fn allocate(len: usize) -> Option<(Self, NonNull<u8>)> {
+        let _ = len;
+        None
+    }
 }
 
 // SAFETY: a static slice never moves or changes.
@@ -39,6 +49,15 @@ unsafe impl KeptBytes for Arc<[u8]> {
 unsafe impl KeptBytes for Box<[u8]> {
     fn as_bytes(&self) -> &[u8] {
         self
+    }
+
+    fn allocate(len: usize) -> Option<(Self, NonNull<u8>)> {
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(len).ok()?;
+        bytes.resize(len, 0);
+        let mut body = bytes.into_boxed_slice();
+        let start = NonNull::new(body.as_mut_ptr())?;
+        Some((body, start))
     }
 }
 

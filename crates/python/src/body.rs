@@ -1,5 +1,7 @@
 //! Bodies that a pending write keeps alive: Python objects, or text that Rust has put together.
 
+use std::ptr::NonNull;
+
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
@@ -30,6 +32,31 @@ unsafe impl KeptBytes for PyBody {
             PyBody::Joined(bytes) => bytes,
         }
     }
+
+    fn allocate(len: usize) -> Option<(Self, NonNull<u8>)> {
+        // SAFETY: the hub holds the GIL while it takes events. A new bytes object with room for
+        // `len` bytes, or null with an exception; making it runs no other code. Nobody else has a
+        // reference until the hub gives the object to a handler.
+        unsafe {
+            let object =
+                ffi::PyBytes_FromStringAndSize(std::ptr::null(), isize::try_from(len).ok()?);
+            if object.is_null() {
+                ffi::PyErr_Clear();
+                return None;
+            }
+            let start = NonNull::new(ffi::PyBytes_AS_STRING(object).cast::<u8>().cast_mut())?;
+            let object = Bound::from_owned_ptr(Python::assume_attached(), object).unbind();
+            let address = start.as_ptr() as usize;
+            Some((
+                PyBody::Object {
+                    object,
+                    address,
+                    len,
+                },
+                start,
+            ))
+        }
+    }
 }
 
 impl PyBody {
@@ -46,6 +73,14 @@ impl PyBody {
             address,
             len,
         })
+    }
+
+    /// The object, as a `bytes`.
+    pub(crate) fn as_py_bytes<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
+        match self {
+            PyBody::Object { object, .. } => object.bind(py).cast_exact().ok().cloned(),
+            PyBody::Joined(_) => None,
+        }
     }
 
     /// Drops the object. Nothing may be borrowed: finalisers may run.

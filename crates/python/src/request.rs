@@ -13,11 +13,14 @@ use pyo3::types::{PyBytes, PyDict, PyList, PyString};
 use theframework::{ExchangeId, RequestView};
 use theframework_http::{decode_form, decode_param, decode_path, query_pairs};
 
+use crate::body::PyBody;
 use crate::gil::{GilBound, ObjectPool, Slot};
 use crate::greenlet::reference_count;
 use crate::hub::{Hub, hub};
 use crate::scratch;
 use crate::text::{header_name, latin1};
+
+type View<'a> = RequestView<'a, PyBody>;
 
 /// One request. Read-only, but for attributes that middleware adds.
 #[pyclass(frozen, module = "theframework")]
@@ -118,7 +121,7 @@ impl Request {
     /// Reads from the engine, or from what was kept. `read` may make strings and bytes only.
     fn read<R>(
         &self,
-        live: impl FnOnce(&RequestView<'_>) -> R,
+        live: impl FnOnce(&View<'_>) -> R,
         kept: impl FnOnce(&Kept) -> R,
     ) -> PyResult<R> {
         if let Some(own) = self.0.kept.get() {
@@ -132,7 +135,7 @@ impl Request {
 
     fn field_count(&self) -> PyResult<usize> {
         self.read(
-            |view: &RequestView<'_>| RequestView::field_count(view),
+            |view: &View<'_>| View::field_count(view),
             |kept| kept.fields.len(),
         )
     }
@@ -237,7 +240,7 @@ impl Request {
 }
 
 impl Kept {
-    fn of(view: &RequestView<'_>, client: Option<String>) -> Kept {
+    fn of(view: &View<'_>, client: Option<String>) -> Kept {
         Kept {
             method: view.method().to_vec(),
             target: view.target().to_vec(),
@@ -332,7 +335,12 @@ impl Request {
     fn body<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
         self.0.body.get_or_make(py, || {
             self.read(
-                |view| PyBytes::new(py, view.body()),
+                |view| {
+                    // A large body was received into the object itself.
+                    view.body_object()
+                        .and_then(|body| body.as_py_bytes(py))
+                        .unwrap_or_else(|| PyBytes::new(py, view.body()))
+                },
                 |kept| PyBytes::new(py, &kept.body),
             )
         })

@@ -5,13 +5,15 @@ use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
 use theframework_http::DateCache;
-use theframework_io::{Driver, Errno, Event, KeptBytes, Outcome, TimerWheel, Wait};
+use theframework_io::{Driver, Errno, Event, Filling, KeptBytes, Outcome, TimerWheel, Wait};
 use theframework_memory::{BlockRecycler, BufferRecycler, ChunkRecycler, Key, Slab};
 
 use crate::accept::Listeners;
 use crate::config::Config;
 use crate::connection::Connection;
-use crate::exchange::{Exchange, ExchangeId, ExchangePool, NOBODY, Progress, RequestView};
+use crate::exchange::{
+    BodyPlace, Exchange, ExchangeId, ExchangePool, NOBODY, Progress, RequestView,
+};
 use crate::input::InputPool;
 use crate::output::WritePool;
 use crate::router::Router;
@@ -19,6 +21,9 @@ use crate::token::{self, Kind};
 
 /// How often idle memory is looked at.
 const TRIM_MS: u64 = 10_000;
+
+/// Empty boxes for bodies kept; 40 bytes each.
+const FILLINGS_MAX: usize = 256;
 
 /// Counters of a worker since its start.
 #[derive(Copy, Clone, Default, Debug)]
@@ -47,8 +52,9 @@ pub struct Engine<D, B> {
     pub(crate) inputs: InputPool,
     pub(crate) writes: WritePool<B>,
     pub(crate) connections: Slab<Connection<B>>,
-    pub(crate) exchanges: Slab<Box<Exchange>>,
-    pub(crate) exchange_pool: ExchangePool,
+    pub(crate) exchanges: Slab<Box<Exchange<B>>>,
+    pub(crate) exchange_pool: ExchangePool<B>,
+    pub(crate) fillings: Vec<Box<Filling<B>>>,
     pub(crate) listeners: Listeners,
     pub(crate) ready: VecDeque<Key>,
     /// The next request of the connection that was answered last: it goes first, so that the
@@ -104,6 +110,7 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             buffers,
             connections: Slab::new(),
             exchanges: Slab::new(),
+            fillings: Vec::new(),
             listeners: Listeners::default(),
             ready: VecDeque::new(),
             next_in_pipeline: None,
@@ -280,7 +287,7 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
     }
 
     /// The request of an exchange that has not been answered.
-    pub fn request(&self, ExchangeId(key): ExchangeId) -> Option<RequestView<'_>> {
+    pub fn request(&self, ExchangeId(key): ExchangeId) -> Option<RequestView<'_, B>> {
         let exchange = self.exchanges.get(key)?;
         let connection = self.connections.get(exchange.connection)?;
         Some(RequestView {
@@ -408,6 +415,21 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
     /// Takes the bodies whose writes have ended. Drop them when nothing is borrowed.
     pub fn take_released(&mut self) -> Option<B> {
         self.released.pop()
+    }
+
+    /// Gives an ended exchange back: its body, if it had a place of its own, is the user's to drop.
+    pub(crate) fn recycle(&mut self, mut exchange: Box<Exchange<B>>) {
+        if let BodyPlace::Own(filling) = std::mem::replace(&mut exchange.body, BodyPlace::Input) {
+            self.recycle_filling(filling);
+        }
+        self.exchange_pool.release(exchange);
+    }
+
+    pub(crate) fn recycle_filling(&mut self, mut filling: Box<Filling<B>>) {
+        self.released.extend(filling.take());
+        if self.fillings.len() < FILLINGS_MAX {
+            self.fillings.push(filling);
+        }
     }
 
     /// Counters.

@@ -1,6 +1,7 @@
 //! One request and its response, from the parsed head to the finished answer.
 
 use theframework_http::{ChunkedDecoder, Framing, Head};
+use theframework_io::{Filling, KeptBytes};
 use theframework_memory::{Arena, ArenaSlice, BlockRecycler, ChunkRecycler, Key, Span};
 
 use crate::fields::Fields;
@@ -41,8 +42,19 @@ pub(crate) enum Progress {
     Parked,
 }
 
+/// Where a body is.
 #[derive(Debug)]
-pub(crate) struct Exchange {
+pub(crate) enum BodyPlace<B> {
+    /// Behind the head, in the connection's input.
+    Input,
+    /// In memory of its own, its final place.
+    Own(Box<Filling<B>>),
+    /// There too, and a receive is pending on it.
+    InKernel,
+}
+
+#[derive(Debug)]
+pub(crate) struct Exchange<B> {
     pub(crate) connection: Key,
     pub(crate) progress: Progress,
     /// The request ends the connection, or its body was not read: no further one is served.
@@ -51,6 +63,7 @@ pub(crate) struct Exchange {
     pub(crate) arena: Arena,
     /// Bytes of the body that are in place (decoded, if it came chunked).
     pub(crate) body_len: usize,
+    pub(crate) body: BodyPlace<B>,
     pub(crate) decoder: Option<ChunkedDecoder>,
     /// How long the worker had waited for its peers when the body began to arrive.
     pub(crate) waited_before_ms: u64,
@@ -73,7 +86,7 @@ pub(crate) struct Exchange {
     pub(crate) tag: u64,
 }
 
-impl Exchange {
+impl<B> Exchange<B> {
     /// An exchange that stands for nothing yet, with an arena that holds nothing.
     pub(crate) fn idle(chunks: &ChunkRecycler, blocks: &BlockRecycler) -> Self {
         Exchange {
@@ -83,6 +96,7 @@ impl Exchange {
             head: Head::default(),
             arena: Arena::new(chunks.clone(), blocks.clone()),
             body_len: 0,
+            body: BodyPlace::Input,
             decoder: None,
             waited_before_ms: 0,
             continue_sent: false,
@@ -98,9 +112,12 @@ impl Exchange {
         }
     }
 
-    /// Bytes of head and body together, as they stand in the input when the body is complete.
-    pub(crate) fn len(&self) -> usize {
-        self.head.len as usize + self.body_len
+    /// Bytes of this request in the connection's input.
+    pub(crate) fn input_len(&self) -> usize {
+        match self.body {
+            BodyPlace::Input => self.head.len as usize + self.body_len,
+            BodyPlace::Own(_) | BodyPlace::InKernel => self.head.len as usize,
+        }
     }
 
     pub(crate) fn is_complete(&self) -> bool {
@@ -125,21 +142,16 @@ pub enum Route {
 
 /// A request, as long as its engine is borrowed: nothing is copied.
 #[derive(Debug)]
-pub struct RequestView<'a> {
-    pub(crate) exchange: &'a Exchange,
+pub struct RequestView<'a, B> {
+    pub(crate) exchange: &'a Exchange<B>,
     pub(crate) bytes: &'a [u8],
     pub(crate) router: &'a Router,
 }
 
-impl<'a> RequestView<'a> {
-    /// The parsed head; its spans are relative to [`bytes`](Self::bytes).
+impl<'a, B: KeptBytes> RequestView<'a, B> {
+    /// The parsed head.
     pub fn head(&self) -> &'a Head {
         &self.exchange.head
-    }
-
-    /// Head and body as received (a chunked body decoded).
-    pub fn bytes(&self) -> &'a [u8] {
-        &self.bytes[..self.exchange.len()]
     }
 
     /// The method's name.
@@ -187,10 +199,24 @@ impl<'a> RequestView<'a> {
             .header(self.bytes, &self.exchange.arena, name)
     }
 
-    /// The body.
+    /// The body (decoded, if it came chunked).
     pub fn body(&self) -> &'a [u8] {
-        let start = self.exchange.head.len as usize;
-        &self.bytes[start..start + self.exchange.body_len]
+        match &self.exchange.body {
+            BodyPlace::Input => {
+                let start = self.exchange.head.len as usize;
+                &self.bytes[start..start + self.exchange.body_len]
+            }
+            BodyPlace::Own(filling) => filling.bytes(),
+            BodyPlace::InKernel => &[],
+        }
+    }
+
+    /// The object that the body was received into, if it was large and there was one.
+    pub fn body_object(&self) -> Option<&'a B> {
+        match &self.exchange.body {
+            BodyPlace::Own(filling) => filling.body(),
+            BodyPlace::Input | BodyPlace::InKernel => None,
+        }
     }
 
     /// Where it leads.
@@ -234,11 +260,11 @@ impl<'a> RequestView<'a> {
 
 /// Exchanges that stand for nothing: boxes with an arena each, used again and again.
 #[derive(Debug)]
-pub(crate) struct ExchangePool {
+pub(crate) struct ExchangePool<B> {
     chunks: ChunkRecycler,
     blocks: BlockRecycler,
     #[expect(clippy::vec_box, reason = "an exchange moves often, and is large")]
-    idle: Vec<Box<Exchange>>,
+    idle: Vec<Box<Exchange<B>>>,
     /// The fewest that lay idle since the last trim: nobody has needed those.
     idle_min: usize,
 }
@@ -246,7 +272,7 @@ pub(crate) struct ExchangePool {
 /// Idle exchanges kept.
 const IDLE_MAX: usize = 4096;
 
-impl ExchangePool {
+impl<B> ExchangePool<B> {
     pub(crate) fn new(chunks: ChunkRecycler, blocks: BlockRecycler) -> Self {
         ExchangePool {
             chunks,
@@ -256,7 +282,7 @@ impl ExchangePool {
         }
     }
 
-    pub(crate) fn acquire(&mut self) -> Box<Exchange> {
+    pub(crate) fn acquire(&mut self) -> Box<Exchange<B>> {
         match self.idle.pop() {
             Some(exchange) => {
                 self.idle_min = self.idle_min.min(self.idle.len());
@@ -266,7 +292,11 @@ impl ExchangePool {
         }
     }
 
-    pub(crate) fn release(&mut self, mut exchange: Box<Exchange>) {
+    pub(crate) fn release(&mut self, mut exchange: Box<Exchange<B>>) {
+        debug_assert!(
+            !matches!(exchange.body, BodyPlace::Own(_)),
+            "the body was let go"
+        );
         exchange.arena.reset();
         if self.idle.len() < IDLE_MAX {
             self.idle.push(exchange);

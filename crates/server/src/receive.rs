@@ -4,13 +4,13 @@ use theframework_http::{
     BadEncoding, ChunkedDecoder, ChunkedLimits, Framing, HeadLimits, TargetForm,
     decode_for_routing, find_head_end, parse_head,
 };
-use theframework_io::{Driver, Errno, KeptBytes, Outcome};
+use theframework_io::{Driver, Errno, KeptBytes, Outcome, Space};
 use theframework_memory::{ArenaSlice, Key, OutOfMemory, Span};
 
 use crate::config::Config;
 use crate::connection::Ending;
 use crate::engine::Engine;
-use crate::exchange::{Exchange, Progress};
+use crate::exchange::{BodyPlace, Exchange, Progress};
 use crate::fields::Fields;
 use crate::input::Input;
 use crate::router::{Found, PARAMS_MAX, Router};
@@ -50,17 +50,44 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
                     self.advance(key);
                 }
             }
-            Outcome::ReceivedInto(input, result) => {
-                connection.input = Input::Buffer(input);
+            Outcome::ReceivedInto(space, result) => {
+                let leftover = match space {
+                    Space::Input(input) => {
+                        connection.input = Input::Buffer(input);
+                        None
+                    }
+                    Space::Body(filling) => {
+                        let exchange = connection
+                            .exchange
+                            .and_then(|key| self.exchanges.get_mut(key));
+                        match exchange {
+                            Some(exchange) => {
+                                exchange.body_len = filling.bytes().len();
+                                exchange.body = BodyPlace::Own(filling);
+                                None
+                            }
+                            None => Some(filling),
+                        }
+                    }
+                };
                 match result {
                     Ok(0) => connection.peer_ended = true,
                     Ok(_) | Err(Errno::CANCELLED) => {}
-                    Err(_) => return self.begin_close(key),
+                    Err(_) => {
+                        leftover
+                            .into_iter()
+                            .for_each(|body| self.recycle_filling(body));
+                        return self.begin_close(key);
+                    }
                 }
+                if connection.exchange.is_none() && !is_served {
+                    connection.input.clear(&mut self.inputs);
+                }
+                leftover
+                    .into_iter()
+                    .for_each(|body| self.recycle_filling(body));
                 if is_served {
                     self.advance(key);
-                } else if connection.exchange.is_none() {
-                    connection.input.clear(&mut self.inputs);
                 }
             }
             Outcome::EndOfStream => {
@@ -104,26 +131,31 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
         connection.receive_cancelled = false;
         let fd = connection.raw_fd();
         let token = crate::token::of_key(crate::token::Kind::Receive, key);
-        let exchange = connection.exchange.and_then(|key| self.exchanges.get(key));
+        let exchange = connection
+            .exchange
+            .and_then(|key| self.exchanges.get_mut(key));
         if connection.ending == Ending::No
             && let Some(exchange) = exchange
         {
             if exchange.progress == Progress::Receiving
                 && let Framing::Length(_) = exchange.head.framing
-                && let Input::Buffer(input) =
-                    std::mem::replace(&mut connection.input, Input::InKernel)
+                && let Some(space) = space_for_body(&mut exchange.body, &mut connection.input)
             {
-                match self.driver.receive_into(fd, token, input) {
+                match self.driver.receive_into(fd, token, space) {
                     Ok(op) => connection.receive = Some(op),
-                    Err(input) => {
+                    Err(Space::Input(input)) => {
                         connection.input = Input::Buffer(input);
+                        self.begin_close(key);
+                    }
+                    Err(Space::Body(filling)) => {
+                        exchange.body = BodyPlace::Own(filling);
                         self.begin_close(key);
                     }
                 }
                 return;
             }
             if exchange.progress != Progress::Receiving
-                && connection.input.len() - exchange.len() > self.config.read_ahead
+                && connection.input.len() - exchange.input_len() > self.config.read_ahead
             {
                 return;
             }
@@ -212,7 +244,7 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             let own = connection
                 .exchange
                 .and_then(|key| self.exchanges.get(key))
-                .map_or(0, |exchange| exchange.len());
+                .map_or(0, |exchange| exchange.input_len());
             connection.input.len().saturating_sub(own)
         })
     }
@@ -311,7 +343,19 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             Framing::None => return Ok(true),
             Framing::Length(len) => {
                 let there = connection.input.len().saturating_sub(head_len) as u64;
-                exchange.body_len = there.min(len) as usize;
+                if let BodyPlace::Own(filling) = &mut exchange.body {
+                    if there > 0 {
+                        if matches!(connection.input, Input::Block { .. }) {
+                            let made = connection.input.as_buffer(&mut self.inputs);
+                            made.map_err(|_| 503_u16)?;
+                        }
+                        let taken = filling.extend(&connection.input.bytes()[head_len..]);
+                        connection.input.remove(head_len, taken);
+                    }
+                    exchange.body_len = filling.bytes().len();
+                } else {
+                    exchange.body_len = there.min(len) as usize;
+                }
             }
             Framing::Chunked => {
                 if matches!(connection.input, Input::Block { .. }) {
@@ -361,15 +405,31 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
         }
         exchange.continue_sent = true;
         if let Framing::Length(len) = exchange.head.framing {
-            let total = head_len + len as usize;
             let missing = len - exchange.body_len as u64;
-            // Sized once: later calls find the room there.
-            connection
-                .input
-                .as_buffer(&mut self.inputs)
-                .and_then(|input| input.reserve_exact_total(total))
-                .map_err(|_| 503_u16)?;
-            if missing > DIRECT_MIN {
+            let is_long = missing > DIRECT_MIN;
+            if is_long && matches!(exchange.body, BodyPlace::Input) {
+                let mut filling = self.fillings.pop().unwrap_or_default();
+                if filling.start(len as usize) {
+                    if matches!(connection.input, Input::Block { .. }) {
+                        let made = connection.input.as_buffer(&mut self.inputs);
+                        made.map_err(|_| 503_u16)?;
+                    }
+                    let taken = filling.extend(&connection.input.bytes()[head_len..]);
+                    connection.input.remove(head_len, taken);
+                    exchange.body = BodyPlace::Own(filling);
+                } else {
+                    self.fillings.push(filling);
+                }
+            }
+            if matches!(exchange.body, BodyPlace::Input) {
+                // Sized once: later calls find the room there.
+                connection
+                    .input
+                    .as_buffer(&mut self.inputs)
+                    .and_then(|input| input.reserve_exact_total(head_len + len as usize))
+                    .map_err(|_| 503_u16)?;
+            }
+            if is_long {
                 self.cancel_receive(key);
             }
         }
@@ -378,6 +438,26 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             self.send_continue(key);
         }
         Ok(false)
+    }
+}
+
+/// Where a single receive may write what is missing of a body.
+fn space_for_body<B>(place: &mut BodyPlace<B>, input: &mut Input) -> Option<Space<B>> {
+    match std::mem::replace(place, BodyPlace::InKernel) {
+        BodyPlace::Own(filling) => Some(Space::Body(filling)),
+        before => {
+            *place = before;
+            match std::mem::take(input) {
+                Input::Buffer(buffer) => {
+                    *input = Input::InKernel;
+                    Some(Space::Input(buffer))
+                }
+                before => {
+                    *input = before;
+                    None
+                }
+            }
+        }
     }
 }
 
@@ -409,8 +489,8 @@ impl From<BadEncoding> for RouteFailure {
 
 /// Makes an exchange of a parsed head: where it leads, and how its body comes. The error is the
 /// status of a refusal.
-fn begin(
-    exchange: &mut Exchange,
+fn begin<B>(
+    exchange: &mut Exchange<B>,
     bytes: &[u8],
     config: &Config,
     router: &Router,
@@ -443,8 +523,8 @@ fn begin(
     })
 }
 
-fn route(
-    exchange: &mut Exchange,
+fn route<B>(
+    exchange: &mut Exchange<B>,
     bytes: &[u8],
     router: &Router,
     scratch: &mut Vec<u8>,

@@ -92,14 +92,14 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
         }
         let connection_key = exchange.connection;
         let Some(connection) = self.connections.get_mut(connection_key) else {
-            self.exchange_pool.release(exchange);
+            self.recycle(exchange);
             return false;
         };
         connection.exchange = None;
         let closes = exchange.closes || self.drain.is_some();
         if connection.ending != Ending::No {
             connection.input.clear(&mut self.inputs);
-            self.exchange_pool.release(exchange);
+            self.recycle(exchange);
             self.free_if_ended(connection_key);
             return true;
         }
@@ -108,7 +108,7 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             Body::Copied(bytes) => bytes,
             Body::Kept(kept) => kept.as_bytes(),
         };
-        let consumed = exchange.len();
+        let consumed = exchange.input_len();
         let result = {
             let head = ResponseHead {
                 status,
@@ -153,7 +153,7 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
         }
         connection.input.consume(consumed, &mut self.inputs);
         // Before the next request takes an arena: this one's chunk is the warmest.
-        self.exchange_pool.release(exchange);
+        self.recycle(exchange);
         self.mark_dirty(connection_key);
         if closes {
             self.end_after_output(connection_key);
@@ -308,14 +308,16 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
     /// Answers with an error of the engine's own, and ends the connection.
     pub(crate) fn refuse(&mut self, key: Key, status: u16) {
         self.stats.refused += 1;
+        let exchange = self
+            .connections
+            .get_mut(key)
+            .and_then(|connection| connection.exchange.take());
+        if let Some(exchange) = exchange {
+            self.end_exchange(exchange);
+        }
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        if let Some(exchange) = connection.exchange.take()
-            && let Some(exchange) = self.exchanges.remove(exchange)
-        {
-            self.exchange_pool.release(exchange);
-        }
         let extra: &[(&[u8], &[u8])] = if status == 503 {
             &[(b"Retry-After", b"1")]
         } else {
@@ -334,7 +336,7 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
     /// Ends an exchange that nobody answers.
     pub(crate) fn end_exchange(&mut self, key: Key) {
         if let Some(exchange) = self.exchanges.remove(key) {
-            self.exchange_pool.release(exchange);
+            self.recycle(exchange);
         }
     }
 

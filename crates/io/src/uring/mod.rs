@@ -30,12 +30,14 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::ptr::NonNull;
 use std::time::{Duration, Instant};
 
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
-use theframework_memory::{InputBuffer, Key, OutOfMemory, Slab};
+use theframework_memory::{Key, OutOfMemory, Slab};
 
 use crate::driver::{Driver, Errno, Event, Interest, OpId, Outcome, SEND_AT_ONCE_MAX, Wait};
+use crate::filling::Space;
 use crate::lease::LeasePool;
 use crate::write::{KeptBytes, Write};
 use buffers::BufferRing;
@@ -67,7 +69,7 @@ enum State {
 
 enum Payload<B> {
     None,
-    Input(Box<InputBuffer>),
+    Space(Space<B>),
     Write(Box<Write<B>>),
 }
 
@@ -185,11 +187,24 @@ impl<B: KeptBytes> UringDriver<B> {
                 .build(),
             Kind::Receive => opcode::RecvMulti::new(fd, buffers::GROUP).build(),
             Kind::ReceiveInto => {
-                let Payload::Input(input) = &mut op.payload else {
-                    unreachable!("a receive into a buffer owns that buffer")
+                let (start, len) = match &mut op.payload {
+                    Payload::Space(Space::Input(input)) => {
+                        let free = input.free_mut();
+                        (free.as_mut_ptr(), free.len())
+                    }
+                    Payload::Space(Space::Body(body)) => {
+                        let free = body
+                            .free_ptr()
+                            .map_or(std::ptr::null_mut(), NonNull::as_ptr);
+                        (free, body.free_len())
+                    }
+                    _ => unreachable!("a single receive owns its space"),
                 };
-                let free = input.free_mut();
-                opcode::Recv::new(fd, free.as_mut_ptr(), free.len().min(1 << 30) as u32).build()
+                debug_assert!(
+                    len > 0,
+                    "a receive of nothing looks like the end of the stream"
+                );
+                opcode::Recv::new(fd, start, len.min(1 << 30) as u32).build()
             }
             Kind::Send => {
                 let Payload::Write(write) = &mut op.payload else {
@@ -243,7 +258,7 @@ impl<B: KeptBytes> UringDriver<B> {
     fn fail(&mut self, key: Key, errno: Errno) -> Option<Event<B>> {
         self.finish(key, |payload| match payload {
             Payload::None => Outcome::Failed(errno),
-            Payload::Input(input) => Outcome::ReceivedInto(input, Err(errno)),
+            Payload::Space(space) => Outcome::ReceivedInto(space, Err(errno)),
             Payload::Write(write) => Outcome::Sent(write, Err(errno)),
         })
     }
@@ -302,11 +317,14 @@ impl<B: KeptBytes> UringDriver<B> {
                     return self.fail(key, Errno(-result));
                 }
                 self.finish(key, |payload| {
-                    let Payload::Input(mut input) = payload else {
-                        unreachable!("a receive into a buffer owns that buffer")
+                    let Payload::Space(mut space) = payload else {
+                        unreachable!("a single receive owns its space")
                     };
-                    input.commit(result as usize);
-                    Outcome::ReceivedInto(input, Ok(result as usize))
+                    match &mut space {
+                        Space::Input(input) => input.commit(result as usize),
+                        Space::Body(body) => body.commit(result as usize),
+                    }
+                    Outcome::ReceivedInto(space, Ok(result as usize))
                 })
             }
             Kind::Accept => {
@@ -450,15 +468,10 @@ impl<B: KeptBytes> Driver<B> for UringDriver<B> {
         Ok(OpId(key))
     }
 
-    fn receive_into(
-        &mut self,
-        fd: RawFd,
-        token: u64,
-        input: Box<InputBuffer>,
-    ) -> Result<OpId, Box<InputBuffer>> {
+    fn receive_into(&mut self, fd: RawFd, token: u64, space: Space<B>) -> Result<OpId, Space<B>> {
         match self.start(Kind::ReceiveInto, fd, token) {
-            Ok(key) => Ok(self.start_with(key, State::InFlight, Payload::Input(input))),
-            Err(OutOfMemory) => Err(input),
+            Ok(key) => Ok(self.start_with(key, State::InFlight, Payload::Space(space))),
+            Err(OutOfMemory) => Err(space),
         }
     }
 

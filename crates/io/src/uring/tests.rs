@@ -1,10 +1,11 @@
 #![allow(clippy::unwrap_used)] // A test that cannot go on fails.
 
 use super::*;
+use crate::filling::Filling;
 use crate::write::NoBody;
 use std::io::{Read, Write as _};
 use std::os::unix::net::UnixStream;
-use theframework_memory::{BufferRecycler, WriteArena};
+use theframework_memory::{BufferRecycler, InputBuffer, WriteArena};
 
 type Driver_ = UringDriver<&'static [u8]>;
 
@@ -182,19 +183,23 @@ fn a_single_receive_brings_its_buffer_home_also_when_cancelled() {
     let mut input = Box::new(InputBuffer::new(BufferRecycler::new()));
     input.extend(b"head").unwrap();
     input.reserve(8000).unwrap();
-    let op = driver.receive_into(ours.as_raw_fd(), 5, input).unwrap();
+    let op = driver
+        .receive_into(ours.as_raw_fd(), 5, Space::Input(input))
+        .unwrap();
     theirs.write_all(b" and body").unwrap();
     let done = event(&mut driver);
     assert_eq!((done.op, done.more), (op, false));
-    let Outcome::ReceivedInto(input, Ok(9)) = done.outcome else {
+    let Outcome::ReceivedInto(Space::Input(input), Ok(9)) = done.outcome else {
         panic!("{done:?}");
     };
     assert_eq!(input.unconsumed(), b"head and body");
-    let op = driver.receive_into(ours.as_raw_fd(), 5, input).unwrap();
+    let op = driver
+        .receive_into(ours.as_raw_fd(), 5, Space::Input(input))
+        .unwrap();
     quiet(&mut driver);
     driver.cancel(op);
     match event(&mut driver).outcome {
-        Outcome::ReceivedInto(input, Err(Errno::CANCELLED)) => {
+        Outcome::ReceivedInto(Space::Input(input), Err(Errno::CANCELLED)) => {
             assert_eq!(input.unconsumed(), b"head and body");
         }
         other => panic!("{other:?}"),
@@ -313,9 +318,36 @@ fn dropping_the_driver_with_operations_pending_is_clean() {
     driver.receive(ours.as_raw_fd(), 1).unwrap();
     let mut input = Box::new(InputBuffer::new(BufferRecycler::new()));
     input.reserve(4096).unwrap();
-    driver.receive_into(ours.as_raw_fd(), 2, input).unwrap();
+    driver
+        .receive_into(ours.as_raw_fd(), 2, Space::Input(input))
+        .unwrap();
     driver.turn(Wait::Poll).unwrap();
     let started = Instant::now();
     drop(driver);
     assert!(started.elapsed() < DROP_WAIT);
+}
+
+#[test]
+fn a_body_is_received_into_its_final_place() {
+    let mut driver: UringDriver<Box<[u8]>> = UringDriver::new(&UringConfig::default()).unwrap();
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    let mut filling = Box::new(Filling::default());
+    assert!(filling.start(10));
+    assert_eq!(filling.extend(b"abc"), 3);
+    theirs.write_all(b"defghijk").unwrap();
+    driver
+        .receive_into(ours.as_raw_fd(), 1, Space::Body(filling))
+        .unwrap();
+    driver.turn(Wait::For(None)).unwrap();
+    let Some(Event {
+        outcome: Outcome::ReceivedInto(Space::Body(mut filling), Ok(7)),
+        ..
+    }) = driver.next_event()
+    else {
+        panic!("the body did not come");
+    };
+    assert_eq!(filling.bytes(), b"abcdefghij");
+    assert_eq!(filling.extend(b"k"), 0);
+    assert_eq!(filling.body().map(|body| body.len()), Some(10));
+    assert_eq!(filling.take().as_deref(), Some(&b"abcdefghij"[..]));
 }
