@@ -294,9 +294,11 @@ def test_stop_while_the_application_loads(tmp_path: Path) -> None:
 def test_connections_spread_over_workers(
     start: Start, options: tuple[str, ...], measured: Callable[[str], None]
 ) -> None:
-    server = start("--workers", "2", *options)
+    server = start("--workers", "2", "--log-level", "debug", *options)
+    for pid in server.workers():
+        server.wait_for_log(f"worker {pid} is ready")
     spreads = []
-    for _ in range(3):
+    for _ in range(5):
         clients = [server.client() for _ in range(64)]
         pids = Counter(int(client.get("/pid").body) for client in clients)
         spreads.append(max(pids.values()) / 64)
@@ -306,7 +308,7 @@ def test_connections_spread_over_workers(
     listed = ", ".join(f"{spread:.0%}" for spread in spreads)
     measured(f"64 connections over 2 workers {' '.join(options)}: the busier has {listed}")
     if not options:  # with reuse_port the kernel's hash decides
-        assert min(spreads) <= 0.6
+        assert max(spreads) <= 0.6
 
 
 def test_busy_worker_keeps_nobody_waiting(start: Start, measured: Callable[[str], None]) -> None:

@@ -36,7 +36,7 @@ use crate::gil::ObjectPool;
 use crate::peers::SharedPeers;
 use crate::request::Request;
 use crate::response::Response;
-use crate::{HandlerTimeout, greenlet, schedule, settings, worker};
+use crate::{HandlerTimeout, greenlet, heap, schedule, settings, worker};
 
 pub(crate) type PyEngine = Engine<UringDriver<PyBody>, PyBody>;
 
@@ -86,6 +86,9 @@ pub(crate) struct Hub {
     /// The fewest that were idle since the last trim: nobody has needed those.
     idle_min: Cell<usize>,
     trims: Cell<bool>,
+    /// Requests so far, as of the last trim, and whether there were none before it.
+    requests_trimmed: Cell<u64>,
+    was_idle: Cell<bool>,
     waits: RefCell<Slab<Wait>>,
     woken: RefCell<VecDeque<Key>>,
     jobs: RefCell<VecDeque<Job>>,
@@ -316,8 +319,15 @@ impl Hub {
         }
     }
 
-    /// Lets go of half of the workers that nobody has needed since the last trim.
+    /// Lets go of half of the workers that nobody has needed since the last trim; when there were no
+    /// requests since, also of the heap's free memory, once.
     fn trim(&self) {
+        let requests = self.with(|engine| engine.stats().requests).unwrap_or(0);
+        let is_idle = self.requests_trimmed.replace(requests) == requests;
+        if is_idle && !self.was_idle.replace(is_idle) {
+            heap::give_back();
+        }
+        self.was_idle.set(is_idle);
         let let_go = {
             let mut idle = self.idle.borrow_mut();
             let kept = idle.len() - self.idle_min.get().div_ceil(2);
@@ -544,6 +554,7 @@ pub(crate) fn serve(
     if let Some(value) = settings.get_item("switch_interval")? {
         schedule::ask_for_short_slices((value.extract::<f64>()?.clamp(0.0001, 0.1) * 1e6) as u64);
     }
+    heap::keep_more();
     let wakeup = WakeupPipe::new()?;
     engine
         .watch(wakeup.reader, DUE_SIGNAL)
@@ -567,6 +578,8 @@ pub(crate) fn serve(
         idle: RefCell::default(),
         idle_min: Cell::new(0),
         trims: Cell::new(false),
+        requests_trimmed: Cell::new(0),
+        was_idle: Cell::new(false),
         waits: RefCell::new(Slab::new()),
         woken: RefCell::default(),
         jobs: RefCell::default(),

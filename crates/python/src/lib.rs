@@ -11,6 +11,7 @@
 //! | `gil` | state of a Python object that the GIL guards |
 //! | `settings` | the settings table of Python as the engine's configuration |
 //! | `peers` | the workers' load in shared memory |
+//! | `heap` | the C library's heap: kept under load, given back when idle |
 //! | `schedule` | how the operating system schedules the hub's thread |
 //! | `scratch` | buffers for text in passing |
 //! | `text` | between Python strings and bytes of the wire |
@@ -23,6 +24,7 @@ mod application;
 mod body;
 mod gil;
 mod greenlet;
+mod heap;
 mod hub;
 mod peers;
 mod request;
