@@ -1,17 +1,23 @@
-"""In steady state the Rust part allocates nothing for a request: counted, not timed."""
+"""Steady state, counted and not timed: Rust allocates nothing, and a turn is one system call."""
 
 from __future__ import annotations
 
+import re
+import shutil
+import signal
+import subprocess
+from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from tests.client import request
 from tests.conftest import Start
 from tests.load import Exchange, Plan, run
-from tests.server import Server
+from tests.server import Server, wait_for
 
-REQUESTS = 20_000
+REQUESTS = 100_000
 BROWSER_HEADERS = (
     *(f"X-Header-{number}: value {number}" for number in range(17)),
     "User-Agent: a browser",
@@ -37,14 +43,77 @@ def test_no_allocation_per_request(
 ) -> None:
     server = start()
     depth = 8 if connections == 1 else 1
-    plans = [Plan([exchange] * (REQUESTS // connections), depth) for _ in range(connections)]
-    run(server.address, plans)
-    before = allocations(server)
-    run(server.address, plans)
-    count = allocations(server) - before
+
+    def spent(requests: int) -> int:
+        plans = [Plan([exchange] * (requests // connections), depth) for _ in range(connections)]
+        before = allocations(server)
+        run(server.address, plans)
+        return allocations(server) - before
+
+    spent(REQUESTS // 2)
+    # Connections may cost a little, requests may not: what the second half adds is theirs.
+    half = spent(REQUESTS // 2)
+    count = spent(REQUESTS) - half
     measured(
-        f"Rust allocations in {REQUESTS:,} requests over {connections} connections "
-        f"({len(exchange.sent)} bytes each): {count}"
+        f"Rust allocations that {REQUESTS // 2:,} more requests over {connections} connections "
+        f"make ({len(exchange.sent)} bytes each): {count}"
     )
-    # Connections, and the two requests that count, may cost a little; requests may not.
-    assert count < REQUESTS / 1000 + connections * 8
+    assert count < REQUESTS / 2 / 1000
+
+
+def calls_during(
+    server: Server, load: Callable[[], object], where: Path
+) -> tuple[Counter[str], int]:
+    """The system calls and the turns of the worker while `load` runs."""
+    strace = shutil.which("strace")
+    if strace is None:
+        pytest.skip("strace is not installed")
+    command = [strace, "-f", "-qq", "-o", str(where), "-p", str(server.workers()[0])]
+    tracer = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        status = Path(f"/proc/{server.workers()[0]}/status")
+        wait_for(lambda: f"TracerPid:\t{tracer.pid}\n" in status.read_text(), "strace is attached")
+        # Traced, the worker is slower and its batches are larger: every pool grows to that first.
+        load()
+        with server.client() as client:
+            first_turn = client.get("/stats").json()["turns"]
+            before = len(where.read_text().splitlines())
+            load()
+            turns = client.get("/stats").json()["turns"] - first_turn
+    finally:
+        tracer.send_signal(signal.SIGINT)
+        tracer.wait(10)
+    lines = where.read_text().splitlines()[before:]
+    names = (
+        re.match(r"\d+ +(?:<\.\.\. )?(\w+)[ (]", line) for line in lines if "resumed>" not in line
+    )
+    return Counter(found[1] for found in names if found), turns
+
+
+@pytest.mark.parametrize("exchange", [HELLO, TYPICAL], ids=["hello", "typical"])
+@pytest.mark.parametrize("connections", [1, 64])
+def test_system_calls_per_request(
+    start: Start,
+    exchange: Exchange,
+    connections: int,
+    tmp_path: Path,
+    measured: Callable[[str], None],
+) -> None:
+    """One `io_uring_enter` a turn and nothing else: no other call, no mapping, no `brk`."""
+    server = start()
+    requests = 6400
+    plans = [Plan([exchange] * (requests // connections)) for _ in range(connections)]
+    run(server.address, plans)
+    calls, turns = calls_during(server, lambda: run(server.address, plans), tmp_path / "calls")
+    enters = calls.pop("io_uring_enter")
+    others = sum(calls.values())
+    measured(
+        f"system calls in {requests:,} requests over {connections} connections "
+        f"({len(exchange.sent)} bytes each): {enters} io_uring_enter in {turns} turns, "
+        f"others {dict(calls)}"
+    )
+    assert calls["mmap"] == calls["brk"] == calls["munmap"] == 0
+    # Each connection is accepted and shut once.
+    assert others <= 4 * (connections + 2)
+    assert enters <= turns
+    assert enters <= requests + 4 * (connections + 2)

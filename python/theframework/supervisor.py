@@ -1,6 +1,6 @@
 """The parent process: starts workers, replaces those that end, and stops them all.
 
-States: *starting* (no worker was ready yet), *serving*, *stopping*. In *starting* an application
+States: *starting* (not every worker was ready yet), *serving*, *stopping*. In *starting* an application
 that cannot be loaded ends everything with its one sentence; in *serving* it is one more failed
 worker. A worker that ends is replaced, as `restarts` says; when it keeps failing and no other
 worker is stable, the server gives up. *stopping* begins with the first SIGTERM or SIGINT: the
@@ -224,10 +224,12 @@ class Supervisor:
         report.read()
         if report.is_ready and slot.ready_at is None:
             slot.ready_at = time.monotonic()
-            if not self._is_announced and self._kill_at is None:
+            logger.debug("worker %d is ready", slot.pid)
+            are_ready = all(other.ready_at is not None for other in self._slots)
+            if are_ready and not self._is_announced and self._kill_at is None:
+                # Not before: who connects at this line finds every worker accepting.
                 self._is_announced = True
                 self._announce()
-            logger.debug("worker %d is ready", slot.pid)
 
     def _on_end(self, slot: Slot) -> None:
         self._on_report(slot)

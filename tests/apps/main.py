@@ -230,6 +230,12 @@ def sleeping(request: Request, response: Response) -> None:
     text(response, "slept")
 
 
+@app.route("/sleep/{seconds}/{name}")
+def sleeping_as(request: Request, response: Response) -> None:
+    sleep(float(request.params["seconds"]))
+    text(response, f"slept as {request.params['name']}")
+
+
 @app.route("/sleep-negative")
 def sleep_negative(request: Request, response: Response) -> None:
     try:
@@ -280,6 +286,21 @@ def timeout_seen(request: Request, response: Response) -> None:
     except HandlerTimeout:
         print("handler saw its timeout", file=sys.stderr, flush=True)
         raise
+
+
+@app.route("/timeout-swallowed/{seconds}")
+def timeout_swallowed(request: Request, response: Response) -> None:
+    try:
+        sleep(30)
+    except BaseException:
+        sleep(float(request.params["seconds"]))
+        text(response, "too late")
+
+
+@app.route("/sleep-for-ever")
+def sleep_for_ever(request: Request, response: Response) -> None:
+    while True:
+        sleep(0.001)
 
 
 _variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
@@ -339,6 +360,36 @@ def pid(request: Request, response: Response) -> None:
 @app.route("/switch-interval")
 def switch_interval(request: Request, response: Response) -> None:
     text(response, repr(sys.getswitchinterval()))
+
+
+def _be_forked(way: str) -> None:
+    """In the child: end, with status 0 when all was as it must be; or return."""
+    if way == "exit":
+        time.sleep(0.05)
+        os._exit(0)
+    if way == "sleep":
+        try:
+            sleep(0.05)
+        except BaseException:
+            os._exit(0)
+        os._exit(0)
+
+
+@app.route("/fork/{way}")
+def fork(request: Request, response: Response) -> None:
+    child = os.fork()
+    if child == 0:
+        _be_forked(request.params["way"])
+        text(response, "from the child")
+        return
+    text(response, str(child))
+
+
+@app.route("/reap/{pid}")
+def reap(request: Request, response: Response) -> None:
+    """The wait status of a child, or -1 while it runs."""
+    child, wait_status = os.waitpid(int(request.params["pid"]), os.WNOHANG)
+    text(response, str(wait_status if child else -1))
 
 
 @app.route("/exit")

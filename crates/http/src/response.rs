@@ -257,8 +257,7 @@ pub fn write_chunk_header(out: &mut WriteArena, len: usize) -> Result<(), OutOfM
 /// server itself answers: refused requests, no capacity, no such route. `extra` are further fields,
 /// such as `Retry-After`; `close` adds `Connection: close`.
 ///
-/// With 1xx, 204 and 304 there is no body. In answer to HEAD the caller sends only the head, which ends
-/// at the first empty line.
+/// With 1xx, 204 and 304 there is no body, and none in answer to HEAD (`is_head`).
 ///
 /// # Errors
 ///
@@ -269,6 +268,7 @@ pub fn simple_response(
     date: &[u8; 29],
     extra: &[(&[u8], &[u8])],
     close: bool,
+    is_head: bool,
 ) -> Result<(), OutOfMemory> {
     let connection = if close {
         Connection::Close
@@ -310,6 +310,9 @@ pub fn simple_response(
             fields,
         },
     )?;
+    if is_head {
+        return Ok(());
+    }
     out.extend(itoa::Buffer::new().format(status).as_bytes())?;
     out.extend(b" ")?;
     out.extend(reason.as_bytes())?;

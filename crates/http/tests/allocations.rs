@@ -62,6 +62,6 @@ fn the_normal_path_does_not_allocate() {
     };
     write_head(&mut out, &response).unwrap();
     write_chunk_header(&mut out, 4096).unwrap();
-    simple_response(&mut out, 431, DATE, &[], true).unwrap();
+    simple_response(&mut out, 431, DATE, &[], true, false).unwrap();
     assert_eq!(ALLOCATOR.counts(), before);
 }

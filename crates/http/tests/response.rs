@@ -217,11 +217,12 @@ fn chunk_frames() {
 
 #[test]
 fn simple_responses() {
-    let simple = |status, extra: &[Field<'_>], close| {
+    let answer = |status, extra: &[Field<'_>], close, is_head| {
         let mut out = write_arena();
-        simple_response(&mut out, status, DATE, extra, close).unwrap();
+        simple_response(&mut out, status, DATE, extra, close, is_head).unwrap();
         String::from_utf8(out.as_slice().to_vec()).unwrap()
     };
+    let simple = |status, extra: &[Field<'_>], close| answer(status, extra, close, false);
     let date = "Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n";
     assert_eq!(
         simple(503, &[(b"Retry-After", b"1")], true),
@@ -242,6 +243,7 @@ fn simple_responses() {
         } else {
             assert_eq!(body, format!("{status} {}\n", reason(status)));
             assert!(head.contains(&format!("Content-Length: {}", body.len())));
+            assert_eq!(answer(status, &[], false, true), format!("{head}\r\n\r\n"));
         }
     }
 }

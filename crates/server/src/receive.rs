@@ -26,7 +26,8 @@ const PIPELINE_RUN_MAX: u32 = 32;
 enum Parsed {
     Exchange,
     Partial,
-    Refused(u16),
+    /// With this status; the answer to HEAD has no body.
+    Refused(u16, bool),
 }
 
 impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
@@ -214,7 +215,7 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
                 match self.parse(key) {
                     Parsed::Exchange => continue,
                     Parsed::Partial => return self.wait_for_head(key),
-                    Parsed::Refused(status) => return self.refuse(key, status),
+                    Parsed::Refused(status, is_head) => return self.refuse(key, status, is_head),
                 }
             };
             let Some(progress) = self.exchanges.get(exchange).map(|e| e.progress) else {
@@ -234,7 +235,13 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
                     self.arm_receive(key);
                 }
                 Ok(false) => return,
-                Err(status) => return self.refuse(key, status),
+                Err(status) => {
+                    let is_head = self
+                        .exchanges
+                        .get(exchange)
+                        .is_some_and(|exchange| exchange.head.method.is_head());
+                    return self.refuse(key, status, is_head);
+                }
             }
         }
     }
@@ -274,7 +281,7 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             return;
         };
         if connection.peer_ended {
-            return self.refuse(key, 400);
+            return self.refuse(key, 400, false);
         }
         // The time runs from the first byte, for the whole head.
         if connection.scanned == 0 {
@@ -301,6 +308,7 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             return Parsed::Partial;
         }
         let mut exchange = self.exchange_pool.acquire();
+        exchange.head.len = 0;
         let parsed = match parse_head(bytes, &limits, &mut exchange.arena) {
             Ok(Some(head)) => {
                 exchange.head = head;
@@ -316,13 +324,17 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             Err(error) => Err(Some(error.status())),
         };
         if let Err(refusal) = parsed {
+            let is_head = exchange.head.len > 0 && exchange.head.method.is_head();
             self.exchange_pool.release(exchange);
-            return refusal.map_or(Parsed::Partial, Parsed::Refused);
+            return match refusal {
+                Some(status) => Parsed::Refused(status, is_head),
+                None => Parsed::Partial,
+            };
         }
         exchange.connection = key;
         exchange.waited_before_ms = self.waited_ms;
         let Ok(exchange) = self.exchanges.insert(exchange) else {
-            return Parsed::Refused(503);
+            return Parsed::Refused(503, false);
         };
         connection.exchange = Some(exchange);
         connection.scanned = 0;

@@ -306,7 +306,7 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
     }
 
     /// Answers with an error of the engine's own, and ends the connection.
-    pub(crate) fn refuse(&mut self, key: Key, status: u16) {
+    pub(crate) fn refuse(&mut self, key: Key, status: u16, is_head: bool) {
         self.stats.refused += 1;
         let exchange = self
             .connections
@@ -324,8 +324,9 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             &[]
         };
         let date = self.date.as_bytes();
-        let result = writable(&mut connection.output, &mut self.writes)
-            .and_then(|write| simple_response(write.arena_mut(), status, date, extra, true));
+        let result = writable(&mut connection.output, &mut self.writes).and_then(|write| {
+            simple_response(write.arena_mut(), status, date, extra, true, is_head)
+        });
         if result.is_err() {
             return self.begin_close(key);
         }

@@ -85,7 +85,11 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
         match connection.ending {
             // In the middle of a head or body: the client is told why.
             Ending::No if connection.exchange.is_some() || connection.input.len() > 0 => {
-                self.refuse(key, 408);
+                let is_head = connection
+                    .exchange
+                    .and_then(|key| self.exchanges.get(key))
+                    .is_some_and(|exchange| exchange.head.method.is_head());
+                self.refuse(key, 408, is_head);
             }
             Ending::No | Ending::Lingering => self.begin_close(key),
             Ending::AfterOutput | Ending::Closing => {}
