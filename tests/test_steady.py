@@ -115,5 +115,6 @@ def test_system_calls_per_request(
     assert calls["mmap"] == calls["brk"] == calls["munmap"] == 0
     # Each connection is accepted and shut once.
     assert others <= 4 * (connections + 2)
-    assert enters <= turns
+    # The two are read at moments that are a turn apart.
+    assert enters <= turns + 2
     assert enters <= requests + 4 * (connections + 2)

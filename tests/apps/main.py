@@ -377,10 +377,11 @@ def _be_forked(way: str) -> None:
 
 @app.route("/fork/{way}")
 def fork(request: Request, response: Response) -> None:
+    # The child has no request any more.
+    way = request.params["way"]
     child = os.fork()
     if child == 0:
-        _be_forked(request.params["way"])
-        text(response, "from the child")
+        _be_forked(way)
         return
     text(response, str(child))
 

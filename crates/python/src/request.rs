@@ -55,6 +55,9 @@ struct Kept {
     client: Option<String>,
 }
 
+/// Fields that are read under one borrow.
+const FIELDS_AT_ONCE: usize = 32;
+
 fn over() -> PyErr {
     PyRuntimeError::new_err("request is over")
 }
@@ -140,49 +143,60 @@ impl Request {
         )
     }
 
-    /// Reads one field by position.
-    fn field<R>(&self, index: usize, read: impl Fn(&[u8], &[u8]) -> R) -> PyResult<R> {
-        self.read(
-            |view| view.field(index).map(|(name, value)| read(name, value)),
-            |kept| {
-                kept.fields
-                    .get(index)
-                    .map(|(name, value)| read(name, value))
-            },
-        )?
-        .ok_or_else(over)
-    }
-
     fn make_headers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let headers = PyDict::new(py);
-        for index in 0..self.field_count()? {
-            let (name, value) = self.field(index, |name, value| {
+        let count = self.field_count()?;
+        let mut start = 0;
+        while start < count {
+            // Strings are made under one borrow, for some fields at a time; they go into the dict,
+            // which may run other code, when nothing is borrowed.
+            let mut strings = [const { None }; FIELDS_AT_ONCE];
+            let made = &mut strings[..(count - start).min(FIELDS_AT_ONCE)];
+            self.read_fields(start, made, |name, value| {
                 (header_name(py, name), latin1(py, value))
             })?;
-            // SAFETY: a dict, and live key and value; a borrowed reference or null with an exception.
-            let known = unsafe {
-                Bound::from_borrowed_ptr_or_err(
-                    py,
-                    ffi::PyDict_SetDefault(headers.as_ptr(), name.as_ptr(), value.as_ptr()),
-                )?
-            };
-            if !known.is(&value) {
-                let separator = if name == "cookie" { "; " } else { ", " };
-                let known = known.cast_into::<PyString>()?;
-                let joined = known.add(separator)?.add(value)?;
-                headers.set_item(name, joined)?;
+            start += made.len();
+            for (name, value) in made.iter_mut().filter_map(Option::take) {
+                add_header(&headers, &name, value)?;
             }
         }
         Ok(headers)
     }
 
+    /// Reads the fields from `start` on, as many as `into` has places for.
+    fn read_fields<T>(
+        &self,
+        start: usize,
+        into: &mut [Option<T>],
+        make: impl Fn(&[u8], &[u8]) -> T,
+    ) -> PyResult<()> {
+        let into = RefCell::new(into);
+        self.read(
+            |view| {
+                for (index, place) in into.borrow_mut().iter_mut().enumerate() {
+                    *place = view
+                        .field(start + index)
+                        .map(|(name, value)| make(name, value));
+                }
+            },
+            |kept| {
+                for (place, (name, value)) in
+                    into.borrow_mut().iter_mut().zip(&kept.fields[start..])
+                {
+                    *place = Some(make(name, value));
+                }
+            },
+        )
+    }
+
     fn make_raw_headers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let list = PyList::empty(py);
         for index in 0..self.field_count()? {
-            let (name, value) = self.field(index, |name, value| {
+            let mut pair = [None];
+            self.read_fields(index, &mut pair, |name, value| {
                 (PyBytes::new(py, name), PyBytes::new(py, value))
             })?;
-            list.append((name, value))?;
+            list.append(pair[0].take())?;
         }
         Ok(list)
     }
@@ -260,6 +274,27 @@ impl Kept {
             client,
         }
     }
+}
+
+/// Adds a header; one that is there already is joined with it.
+fn add_header<'py>(
+    headers: &Bound<'py, PyDict>,
+    name: &Bound<'py, PyString>,
+    value: Bound<'py, PyString>,
+) -> PyResult<()> {
+    // SAFETY: a dict, and live key and value; a borrowed reference or null with an exception.
+    let known = unsafe {
+        Bound::from_borrowed_ptr_or_err(
+            headers.py(),
+            ffi::PyDict_SetDefault(headers.as_ptr(), name.as_ptr(), value.as_ptr()),
+        )?
+    };
+    if known.is(&value) {
+        return Ok(());
+    }
+    let separator = if name == "cookie" { "; " } else { ", " };
+    let known = known.cast_into::<PyString>()?;
+    headers.set_item(name, known.add(separator)?.add(value)?)
 }
 
 /// A method's name; the usual ones are made once.

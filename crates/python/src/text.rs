@@ -74,13 +74,18 @@ thread_local! {
     };
 }
 
-/// Where the places of a name begin.
+/// Where the places of a name begin: by its length, its first and its last bytes.
 fn set(name: &[u8]) -> usize {
-    let mut hash = name.len() as u32;
-    for &byte in name {
-        hash = (hash ^ u32::from(byte)).wrapping_mul(0x9E37_79B1);
-    }
-    (hash >> 20) as usize % (NAMES / WAYS) * WAYS
+    let ends = match (name.first_chunk::<8>(), name.last_chunk::<8>()) {
+        (Some(first), Some(last)) => {
+            u64::from_ne_bytes(*first) ^ u64::from_ne_bytes(*last).rotate_left(29)
+        }
+        _ => name
+            .iter()
+            .fold(0, |word, &byte| word << 8 | u64::from(byte)),
+    };
+    let hash = (ends ^ name.len() as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    (hash >> 48) as usize % (NAMES / WAYS) * WAYS
 }
 
 /// A header name as a lower-case `str`.

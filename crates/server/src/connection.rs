@@ -89,6 +89,11 @@ impl<B> Connection<B> {
         self.fd.as_raw_fd()
     }
 
+    /// Whether it serves on and has no request, not even a part of one.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.ending == Ending::No && self.exchange.is_none() && self.input.len() == 0
+    }
+
     /// Whether the driver still holds something of this connection.
     pub(crate) fn has_operations(&self) -> bool {
         self.receive.is_some() || self.output.in_flight.is_some()

@@ -252,16 +252,25 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
         let is_long = write.len() > SEND_AT_ONCE_MAX;
         let fd = connection.raw_fd();
         match self.driver.send(fd, token::of_key(Kind::Send, key), write) {
-            Ok(op) => {
-                connection.output.in_flight = Some(op);
-                connection.write_deadline_ms = after(self.now_ms, self.config.write_timeout_ms);
-                if is_long {
-                    self.arm_timer(key);
-                }
-            }
+            Ok(op) => connection.output.in_flight = Some(op),
             Err(write) => {
                 self.released.extend(self.writes.release(write));
-                self.begin_close(key);
+                return self.begin_close(key);
+            }
+        }
+        let write_deadline_ms = after(self.now_ms, self.config.write_timeout_ms);
+        if connection.ending == Ending::AfterOutput {
+            // The end of the connection follows the end of this write.
+            self.must_not_wait = true;
+        }
+        if is_long {
+            connection.write_deadline_ms = write_deadline_ms;
+            self.arm_timer(key);
+        } else {
+            // It ends with the submission, nearly always: what follows it counts from here.
+            self.rest_idle(key);
+            if let Some(connection) = self.connections.get_mut(key) {
+                connection.write_deadline_ms = write_deadline_ms;
             }
         }
     }
@@ -272,6 +281,9 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
                 let deadline = after(self.now_ms, self.config.write_timeout_ms);
                 if let Some(connection) = self.connections.get_mut(key) {
                     connection.write_deadline_ms = deadline;
+                    if connection.is_idle() {
+                        connection.read_deadline_ms = u64::MAX;
+                    }
                     self.arm_timer(key);
                 }
             }
@@ -293,8 +305,8 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
                     self.submit(key);
                 } else if connection.ending == Ending::AfterOutput {
                     return self.linger(key);
-                } else if connection.exchange.is_none() && connection.input.len() == 0 {
-                    return self.rest_idle(key);
+                } else if connection.read_deadline_ms == u64::MAX {
+                    self.rest_idle(key);
                 }
                 if was_blocked {
                     self.advance(key);

@@ -38,10 +38,12 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
         );
     }
 
-    /// Everything was answered and sent: the time for the next request runs.
+    /// If everything was answered, and is sent or about to be: the time for the next request runs.
     pub(crate) fn rest_idle(&mut self, key: Key) {
         let idle_deadline_ms = self.idle_deadline_ms();
-        if let Some(connection) = self.connections.get_mut(key) {
+        if let Some(connection) = self.connections.get_mut(key)
+            && connection.is_idle()
+        {
             connection.read_deadline_ms = idle_deadline_ms;
             self.arm_timer(key);
         }
