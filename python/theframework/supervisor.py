@@ -1,11 +1,11 @@
 """The parent process: starts workers, replaces those that end, and stops them all.
 
-States: *starting* (not every worker was ready yet), *serving*, *stopping*. In *starting* an application
-that cannot be loaded ends everything with its one sentence; in *serving* it is one more failed
-worker. A worker that ends is replaced, as `restarts` says; when it keeps failing and no other
-worker is stable, the server gives up. *stopping* begins with the first SIGTERM or SIGINT: the
-listeners close, workers get SIGTERM, and those left after ``graceful_timeout`` and a margin get
-SIGKILL. A second signal kills at once.
+States: *starting* (not every worker was ready yet), *serving*, *stopping*. In *starting* an
+application that cannot be loaded ends everything with its one sentence; in *serving* it is one
+more failed worker. A worker that ends is replaced, as `restarts` says; when it keeps failing and
+no other worker is stable, the server gives up. *stopping* begins with the first SIGTERM or
+SIGINT: the listeners close, workers get SIGTERM, and those left after ``graceful_timeout`` and a
+margin get SIGKILL. A second signal kills at once.
 
 It waits in one `poll` for signals, for the workers' reports and for their ends (pidfds); it
 shares no lock with workers, so a killed one cannot block it.
