@@ -19,6 +19,6 @@ mod write;
 pub use driver::{Driver, Errno, Event, Interest, OpId, Outcome, SEND_AT_ONCE_MAX, Wait};
 pub use filling::{Filling, Space};
 pub use lease::{LEASE_SIZE, Lease, LeasePool};
-pub use timer::{TimerId, TimerWheel};
+pub use timer::{TICK_US, TimerId, TimerWheel};
 pub use uring::{SetupError, UringConfig, UringDriver, probe};
 pub use write::{KeptBytes, NoBody, Write};

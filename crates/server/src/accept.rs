@@ -18,6 +18,7 @@ use theframework_memory::OutOfMemory;
 
 use crate::connection::Connection;
 use crate::engine::Engine;
+use crate::timeouts::tick_of_ms;
 use crate::token;
 
 /// Connections that are told 503 at the same time.
@@ -148,7 +149,7 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
 
     /// Makes a turn happen at this time, for [`accept_more`](Self::accept_more).
     fn wake_at(&mut self, at_ms: u64) {
-        self.wheel.insert(at_ms, token::of_listener(0));
+        self.wheel.insert(tick_of_ms(at_ms), token::of_listener(0));
     }
 
     fn is_full(&self) -> bool {

@@ -5,7 +5,9 @@ use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
 use theframework_http::DateCache;
-use theframework_io::{Driver, Errno, Event, Filling, KeptBytes, Outcome, TimerWheel, Wait};
+use theframework_io::{
+    Driver, Errno, Event, Filling, KeptBytes, Outcome, TICK_US, TimerWheel, Wait,
+};
 use theframework_memory::{BlockRecycler, BufferRecycler, ChunkRecycler, Key, Slab};
 
 use crate::accept::Listeners;
@@ -17,6 +19,7 @@ use crate::exchange::{
 use crate::input::InputPool;
 use crate::output::WritePool;
 use crate::router::Router;
+use crate::timeouts::{tick_of_ms, tick_of_us};
 use crate::token::{self, Kind};
 
 /// How often idle memory is looked at.
@@ -81,6 +84,7 @@ pub struct Engine<D, B> {
     pub(crate) scratch: Vec<u8>,
     pub(crate) drain: Option<u64>,
     started: Instant,
+    pub(crate) now_us: u64,
     pub(crate) now_ms: u64,
     /// Milliseconds spent in waits, all in all.
     pub(crate) waited_ms: u64,
@@ -127,6 +131,7 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             scratch: Vec::new(),
             drain: None,
             started: Instant::now(),
+            now_us: 0,
             now_ms: 0,
             waited_ms: 0,
             date_ms: 1000,
@@ -164,7 +169,10 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             || !self.ready.is_empty()
             || !self.due.is_empty()
             || self.driver.has_events()
-            || self.wheel.next_ms().is_some_and(|at| at <= self.clock_ms())
+            || self
+                .wheel
+                .next_tick()
+                .is_some_and(|tick| tick * TICK_US <= self.clock_us())
     }
 
     /// The second part of [`turn`](Self::turn): the one system call. Touches nothing that another
@@ -202,8 +210,11 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
         }
         let now_us = self.started.elapsed().as_micros() as u64;
         // Without a timer there is still idle memory to let go of.
-        let at_ms = self.wheel.next_ms().map_or(self.trim_ms, |at| at);
-        match (at_ms * 1000).checked_sub(now_us) {
+        let at_us = match self.wheel.next_tick() {
+            Some(tick) => tick * TICK_US,
+            None => self.trim_ms * 1000,
+        };
+        match at_us.checked_sub(now_us) {
             None | Some(0) => Wait::Poll,
             Some(left) => Wait::For(Some(Duration::from_micros(left))),
         }
@@ -232,7 +243,8 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
     }
 
     fn update_clock(&mut self) {
-        self.now_ms = self.clock_ms();
+        self.now_us = self.clock_us();
+        self.now_ms = self.now_us / 1000;
         if self.now_ms >= self.date_ms {
             self.date.update(unix_seconds());
             let into_second = SystemTime::now()
@@ -298,10 +310,9 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
     }
 
     /// Fires `value` (60 bits) at a time on [`clock_us`](Self::clock_us), rounded up to a
-    /// millisecond; see [`next_due`](Self::next_due).
+    /// tick; see [`next_due`](Self::next_due).
     pub fn set_timer(&mut self, at_us: u64, value: u64) -> theframework_io::TimerId {
-        self.wheel
-            .insert(at_us.div_ceil(1000), token::of_user(value))
+        self.wheel.insert(tick_of_us(at_us), token::of_user(value))
     }
 
     /// Cancels a timer; false if it has fired.
@@ -369,8 +380,10 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
         if let Some(exchange) = self.exchanges.get_mut(key) {
             exchange.is_overtime = true;
             let at_ms = self.now_ms + after_ms;
-            exchange.handler_timer =
-                Some(self.wheel.insert(at_ms, token::of_key(Kind::Handler, key)));
+            exchange.handler_timer = Some(
+                self.wheel
+                    .insert(tick_of_ms(at_ms), token::of_key(Kind::Handler, key)),
+            );
         }
     }
 

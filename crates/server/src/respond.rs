@@ -12,6 +12,7 @@ use crate::engine::Engine;
 use crate::exchange::{ExchangeId, Progress};
 use crate::output::COPY_MAX;
 use crate::receive::after;
+use crate::timeouts::tick_of_ms;
 use crate::token::{self, Kind};
 
 /// The body of a response.
@@ -180,8 +181,10 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             && self.config.handler_timeout_ms > 0
         {
             let at_ms = exchange.started_ms + self.config.handler_timeout_ms;
-            exchange.handler_timer =
-                Some(self.wheel.insert(at_ms, token::of_key(Kind::Handler, key)));
+            exchange.handler_timer = Some(
+                self.wheel
+                    .insert(tick_of_ms(at_ms), token::of_key(Kind::Handler, key)),
+            );
         }
         let connection = exchange.connection;
         self.end_lease(connection);

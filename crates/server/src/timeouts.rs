@@ -4,7 +4,7 @@
 //! earliest deadline, and when it fires early it is armed again. So a busy connection costs the
 //! wheel nothing, and a quiet one a single entry.
 
-use theframework_io::{Driver, KeptBytes};
+use theframework_io::{Driver, KeptBytes, TICK_US};
 use theframework_memory::Key;
 
 use crate::connection::Ending;
@@ -12,6 +12,16 @@ use crate::engine::Engine;
 use crate::exchange::ExchangeId;
 use crate::receive::after;
 use crate::token::{self, Kind};
+
+/// The tick at which a time in milliseconds has come.
+pub(crate) fn tick_of_ms(at_ms: u64) -> u64 {
+    tick_of_us(at_ms.saturating_mul(1000))
+}
+
+/// The first tick at or after a time in microseconds.
+pub(crate) fn tick_of_us(at_us: u64) -> u64 {
+    at_us.div_ceil(TICK_US)
+}
 
 impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
     /// Sees to it that the timer fires at the connection's earliest deadline, or before.
@@ -32,10 +42,8 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             self.wheel.cancel(timer);
         }
         connection.timer_ms = deadline_ms;
-        connection.timer = Some(
-            self.wheel
-                .insert(deadline_ms, token::of_key(Kind::Connection, key)),
-        );
+        let token = token::of_key(Kind::Connection, key);
+        connection.timer = Some(self.wheel.insert(tick_of_ms(deadline_ms), token));
     }
 
     /// If everything was answered, and is sent or about to be: the time for the next request runs.
@@ -50,7 +58,7 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
     }
 
     pub(crate) fn run_timers(&mut self) {
-        while let Some((_, due)) = self.wheel.pop_expired(self.now_ms) {
+        while let Some((_, due)) = self.wheel.pop_expired(self.now_us / TICK_US) {
             match token::kind(due) {
                 Some(Kind::User) => self.due.push_back(token::user(due)),
                 Some(Kind::Connection) => self.on_deadline(token::key(due)),
