@@ -50,6 +50,10 @@ def test_no_allocation_per_request(
         run(server.address, plans)
         return allocations(server) - before
 
+    # Every pool grows to its largest: all connections ask while the worker computes.
+    spin = Exchange(request("GET", "/spin/0.1"), 200, b"spun")
+    everybody = [Plan([exchange] * 20, depth) for _ in range(connections)]
+    run(server.address, [Plan([spin] * 3), *everybody])
     spent(REQUESTS // 2)
     # Connections may cost a little, requests may not: what the second half adds is theirs.
     half = spent(REQUESTS // 2)

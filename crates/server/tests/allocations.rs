@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use theframework::{AcceptMode, Body, Config, Engine, Route, Router};
 use theframework_io::{UringConfig, UringDriver};
@@ -109,11 +110,17 @@ fn allocations_of(connections: usize, requests: usize, request: Vec<u8>) -> (u64
     let address: SocketAddr = listener.local_addr().unwrap();
     let done = Arc::new(AtomicBool::new(false));
     let served = Arc::new(AtomicUsize::new(0));
+    let is_slow = Arc::new(AtomicBool::new(true));
     let server = {
         let done = Arc::clone(&done);
+        let is_slow = Arc::clone(&is_slow);
         std::thread::spawn(move || {
             let mut engine = engine(listener);
             while !done.load(Ordering::Relaxed) {
+                if is_slow.load(Ordering::Relaxed) {
+                    // Every connection's request waits by then.
+                    std::thread::sleep(Duration::from_millis(5));
+                }
                 engine.turn(true).unwrap();
                 serve(&mut engine);
             }
@@ -135,13 +142,12 @@ fn allocations_of(connections: usize, requests: usize, request: Vec<u8>) -> (u64
         requests,
     };
     let mut buffer = vec![0; response_len];
-    // Warm: every pool reaches the size that this load needs.
-    rounds(
-        &mut streams,
-        &load,
-        10_000_usize.div_ceil(connections).max(20),
-        &mut buffer,
-    );
+    // Warm: every pool reaches the size that this load needs at most, all requests at once, and then
+    // what the usual pace needs.
+    rounds(&mut streams, &load, 20, &mut buffer);
+    is_slow.store(false, Ordering::Relaxed);
+    let usual = 10_000_usize.div_ceil(connections).max(20);
+    rounds(&mut streams, &load, usual, &mut buffer);
     let before = ALLOCATOR.counts();
     let count = load.requests / load.connections;
     rounds(&mut streams, &load, count, &mut buffer);
