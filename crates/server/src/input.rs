@@ -11,7 +11,7 @@
 //!                  InKernel           a receive writes into the buffer's free space
 //! ```
 
-use theframework_io::Lease;
+use theframework_io::{Filling, KeptBytes, Lease};
 use theframework_memory::{Block, BlockRecycler, BufferRecycler, InputBuffer, OutOfMemory};
 
 /// Boxed input buffers that are not in use; boxes, because a pending receive owns one by value.
@@ -183,6 +183,23 @@ impl Input {
                 debug_assert!(len == 0, "a body is decoded in a lease or in the buffer");
             }
         }
+    }
+
+    /// Moves what stands behind the first `at` bytes to a body's own place, as far as it fits there.
+    pub(crate) fn move_to<B: KeptBytes>(
+        &mut self,
+        filling: &mut Filling<B>,
+        at: usize,
+        pool: &mut InputPool,
+    ) -> Result<(), OutOfMemory> {
+        if self.len() > at {
+            if matches!(self, Input::Block { .. }) {
+                self.as_buffer(pool)?;
+            }
+            let taken = filling.extend(&self.bytes()[at..]);
+            self.remove(at, taken);
+        }
+        Ok(())
     }
 
     /// Gives everything back.

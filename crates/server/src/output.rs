@@ -84,16 +84,11 @@ impl<B: KeptBytes> Output<B> {
         self.pending.is_none() && self.in_flight.is_none()
     }
 
-    /// Whether nothing can be appended now.
-    pub(crate) fn is_full(&self) -> bool {
+    /// Whether nothing can be appended: the next request has to wait until the peer has taken
+    /// something. A full write that could be submitted has been: see `mark_dirty`.
+    pub(crate) fn is_blocked(&self) -> bool {
         self.pending
             .as_ref()
             .is_some_and(|write| write.is_sealed() || write.len() >= JOIN_MAX)
-    }
-
-    /// Whether the next request has to wait until the peer has taken something. A full write that
-    /// could be submitted has been: see `mark_dirty`.
-    pub(crate) fn is_blocked(&self) -> bool {
-        self.is_full()
     }
 }

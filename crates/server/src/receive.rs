@@ -356,14 +356,10 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             Framing::Length(len) => {
                 let there = connection.input.len().saturating_sub(head_len) as u64;
                 if let BodyPlace::Own(filling) = &mut exchange.body {
-                    if there > 0 {
-                        if matches!(connection.input, Input::Block { .. }) {
-                            let made = connection.input.as_buffer(&mut self.inputs);
-                            made.map_err(|_| 503_u16)?;
-                        }
-                        let taken = filling.extend(&connection.input.bytes()[head_len..]);
-                        connection.input.remove(head_len, taken);
-                    }
+                    connection
+                        .input
+                        .move_to(filling, head_len, &mut self.inputs)
+                        .map_err(|_| 503_u16)?;
                     exchange.body_len = filling.bytes().len();
                 } else {
                     exchange.body_len = there.min(len) as usize;
@@ -422,13 +418,11 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             if is_long && matches!(exchange.body, BodyPlace::Input) {
                 let mut filling = self.fillings.pop().unwrap_or_default();
                 if filling.start(len as usize) {
-                    if matches!(connection.input, Input::Block { .. }) {
-                        let made = connection.input.as_buffer(&mut self.inputs);
-                        made.map_err(|_| 503_u16)?;
-                    }
-                    let taken = filling.extend(&connection.input.bytes()[head_len..]);
-                    connection.input.remove(head_len, taken);
+                    let moved = connection
+                        .input
+                        .move_to(&mut filling, head_len, &mut self.inputs);
                     exchange.body = BodyPlace::Own(filling);
+                    moved.map_err(|_| 503_u16)?;
                 } else {
                     self.fillings.push(filling);
                 }

@@ -229,7 +229,7 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        if connection.output.is_full() {
+        if connection.output.is_blocked() {
             self.submit(key);
         } else if !connection.is_dirty {
             connection.is_dirty = true;
