@@ -11,7 +11,8 @@
 //! event then says what happened, not that it was cancelled.
 
 use std::fmt;
-use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
 use theframework_memory::{Key, OutOfMemory};
@@ -73,9 +74,9 @@ pub enum Wait {
 
 /// What became of an operation, with everything that it owned.
 #[derive(Debug)]
-pub enum Outcome<B> {
+pub enum Outcome<S, B> {
     /// A connection was accepted (multishot: `more` is set while accepting goes on).
-    Accepted(OwnedFd),
+    Accepted(S),
     /// Bytes arrived in a leased buffer.
     Received(Lease),
     /// A single receive ended: the space comes back with what was committed to it.
@@ -95,7 +96,7 @@ pub enum Outcome<B> {
 
 /// One event of one operation.
 #[derive(Debug)]
-pub struct Event<B> {
+pub struct Event<S, B> {
     /// What the caller gave at submission.
     pub token: u64,
     /// The operation, for cancelling it while `more` is set.
@@ -103,7 +104,7 @@ pub struct Event<B> {
     /// Whether the operation goes on after this event.
     pub more: bool,
     /// What happened.
-    pub outcome: Outcome<B>,
+    pub outcome: Outcome<S, B>,
 }
 
 /// A completion driver. One worker, one driver, one thread.
@@ -112,18 +113,31 @@ pub struct Event<B> {
 /// stores it and hands it back; it never drops one by itself.
 ///
 /// Submitting costs no system call: the queue goes to the kernel with the next [`turn`](Self::turn).
+///
+/// Operations name a descriptor by its number. Whoever owns the descriptor keeps it open until they
+/// have had their final event.
 pub trait Driver<B> {
+    /// An open descriptor and its owner: dropping it closes it.
+    type Socket: AsRawFd + fmt::Debug;
+
+    /// Microseconds on the driver's monotonic clock, read now. It may jump forward (a machine that
+    /// slept), never back.
+    fn now_us(&self) -> u64;
+
+    /// The time of day, since 1970. It may jump both ways.
+    fn unix_time(&self) -> Duration;
+
     /// Starts accepting on a listener, until cancelled. Each connection is an event.
     ///
     /// # Errors
     /// [`OutOfMemory`] when no operation slot can be had.
-    fn accept(&mut self, listener: BorrowedFd<'_>, token: u64) -> Result<OpId, OutOfMemory>;
+    fn accept(&mut self, listener: RawFd, token: u64) -> Result<OpId, OutOfMemory>;
 
     /// Takes one waiting connection from a non-blocking listener, if there is one.
     ///
     /// # Errors
     /// The operating system's; `EAGAIN` (nobody is waiting) is `Ok(None)`.
-    fn accept_now(&mut self, listener: BorrowedFd<'_>) -> Result<Option<OwnedFd>, Errno>;
+    fn accept_now(&mut self, listener: RawFd) -> Result<Option<Self::Socket>, Errno>;
 
     /// Starts receiving into leased buffers, until end of stream, error or cancel.
     ///
@@ -156,7 +170,10 @@ pub trait Driver<B> {
     fn shutdown_write(&mut self, fd: RawFd);
 
     /// Closes a descriptor whose operations have all ended.
-    fn close(&mut self, fd: OwnedFd);
+    fn close(&mut self, socket: Self::Socket);
+
+    /// Who is at the other end; none on a Unix socket. One system call.
+    fn peer_address(&self, fd: RawFd) -> Option<SocketAddr>;
 
     /// Whether events wait that need no waiting for: a look at shared memory, no system call.
     fn has_events(&mut self) -> bool;
@@ -171,7 +188,7 @@ pub trait Driver<B> {
     fn turn(&mut self, wait: Wait) -> Result<(), Errno>;
 
     /// The next event that was gathered.
-    fn next_event(&mut self) -> Option<Event<B>>;
+    fn next_event(&mut self) -> Option<Event<Self::Socket, B>>;
 
     /// In the child of a fork: the operations are the parent's, and nothing of them is touched any
     /// more. Dropping the driver then closes the child's descriptors and no more.

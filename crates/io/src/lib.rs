@@ -9,9 +9,11 @@
 //!
 //! Everything here belongs to one thread; nothing is `Send`.
 
+mod clock;
 mod driver;
 mod filling;
 mod lease;
+mod socket;
 mod timer;
 mod uring;
 mod write;

@@ -11,7 +11,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 
 use theframework_io::{Driver, Interest, KeptBytes, OpId, Outcome};
 use theframework_memory::OutOfMemory;
@@ -50,8 +50,8 @@ pub trait Peers: fmt::Debug {
 }
 
 #[derive(Debug)]
-struct Listener {
-    socket: OwnedFd,
+struct Listener<S> {
+    socket: S,
     mode: AcceptMode,
     /// The armed accept or poll.
     op: Option<OpId>,
@@ -60,12 +60,12 @@ struct Listener {
     is_ready: bool,
 }
 
-#[derive(Debug, Default)]
-pub(crate) struct Listeners {
-    all: Vec<Listener>,
+#[derive(Debug)]
+pub(crate) struct Listeners<S> {
+    all: Vec<Listener<S>>,
     peers: Option<Box<dyn Peers>>,
     /// Accepted before the accept could be stopped; they wait for a slot.
-    waiting: VecDeque<OwnedFd>,
+    waiting: VecDeque<S>,
     /// Since when the worker has been full.
     full_since_ms: Option<u64>,
     in_reserve: usize,
@@ -78,7 +78,23 @@ pub(crate) struct Listeners {
     is_closed: bool,
 }
 
-impl Listeners {
+impl<S> Default for Listeners<S> {
+    fn default() -> Self {
+        Listeners {
+            all: Vec::new(),
+            peers: None,
+            waiting: VecDeque::new(),
+            full_since_ms: None,
+            in_reserve: 0,
+            rests_until_ms: 0,
+            is_postponed: false,
+            may_take: false,
+            is_closed: false,
+        }
+    }
+}
+
+impl<S> Listeners<S> {
     pub(crate) fn connection_ended(&mut self, was_reserve: bool) {
         self.rests_until_ms = 0;
         if was_reserve {
@@ -98,7 +114,7 @@ impl Listeners {
 
 impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
     /// Serves a listening, non-blocking socket.
-    pub fn listen(&mut self, socket: OwnedFd, mode: AcceptMode) {
+    pub fn listen(&mut self, socket: D::Socket, mode: AcceptMode) {
         self.listeners.all.push(Listener {
             socket,
             mode,
@@ -120,7 +136,12 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
         }
     }
 
-    pub(crate) fn on_listener(&mut self, position: usize, more: bool, outcome: Outcome<B>) {
+    pub(crate) fn on_listener(
+        &mut self,
+        position: usize,
+        more: bool,
+        outcome: Outcome<D::Socket, B>,
+    ) {
         let Some(listener) = self.listeners.all.get_mut(position) else {
             return;
         };
@@ -129,7 +150,7 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             listener.is_cancelled = false;
         }
         match outcome {
-            Outcome::Accepted(fd) => self.admit(fd),
+            Outcome::Accepted(socket) => self.admit(socket),
             Outcome::Ready => listener.is_ready = true,
             Outcome::Failed(errno) if errno.is_exhaustion() => {
                 self.rest();
@@ -156,17 +177,17 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
         self.connections.len() - self.listeners.in_reserve >= self.config.max_connections
     }
 
-    fn admit(&mut self, fd: OwnedFd) {
+    fn admit(&mut self, socket: D::Socket) {
         if self.listeners.is_closed || self.is_full() {
-            self.listeners.waiting.push_back(fd);
+            self.listeners.waiting.push_back(socket);
         } else {
-            self.open(fd);
+            self.open(socket);
         }
     }
 
-    fn open(&mut self, fd: OwnedFd) {
+    fn open(&mut self, socket: D::Socket) {
         self.stats.accepted += 1;
-        let Ok(key) = self.connections.insert(Connection::new(fd)) else {
+        let Ok(key) = self.connections.insert(Connection::new(socket)) else {
             return;
         };
         self.publish_load();
@@ -174,9 +195,9 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
         self.advance(key);
     }
 
-    fn refuse_overload(&mut self, fd: OwnedFd) {
+    fn refuse_overload(&mut self, socket: D::Socket) {
         self.stats.overload += 1;
-        let mut connection = Connection::new(fd);
+        let mut connection = Connection::new(socket);
         connection.is_reserve = true;
         if let Ok(key) = self.connections.insert(connection) {
             self.listeners.in_reserve += 1;
@@ -190,9 +211,9 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             return;
         }
         while !self.is_full()
-            && let Some(fd) = self.listeners.waiting.pop_front()
+            && let Some(socket) = self.listeners.waiting.pop_front()
         {
-            self.open(fd);
+            self.open(socket);
         }
         if self.now_ms < self.listeners.rests_until_ms {
             return;
@@ -224,15 +245,15 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
     /// The worker has been full for too long: those who wait are told.
     fn refuse_waiting(&mut self) {
         while self.listeners.in_reserve < RESERVE
-            && let Some(fd) = self.listeners.waiting.pop_front()
+            && let Some(socket) = self.listeners.waiting.pop_front()
         {
-            self.refuse_overload(fd);
+            self.refuse_overload(socket);
         }
         for position in 0..self.listeners.all.len() {
             // An armed poll says that nobody has come since.
             while self.listeners.all[position].op.is_none() && self.listeners.in_reserve < RESERVE {
                 match self.take(position) {
-                    Some(fd) => self.refuse_overload(fd),
+                    Some(socket) => self.refuse_overload(socket),
                     None => {
                         self.watch_listener(position);
                         break;
@@ -242,10 +263,10 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
         }
     }
 
-    fn take(&mut self, position: usize) -> Option<OwnedFd> {
+    fn take(&mut self, position: usize) -> Option<D::Socket> {
         let listener = self.listeners.all.get_mut(position)?;
         listener.is_ready = false;
-        match self.driver.accept_now(listener.socket.as_fd()) {
+        match self.driver.accept_now(listener.socket.as_raw_fd()) {
             Ok(fd) => fd,
             Err(errno) => {
                 if errno.is_exhaustion() {
@@ -275,7 +296,7 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
         match listener.mode {
             AcceptMode::Own if listener.op.is_none() => {
                 let token = token::of_listener(position);
-                match self.driver.accept(listener.socket.as_fd(), token) {
+                match self.driver.accept(listener.socket.as_raw_fd(), token) {
                     Ok(op) => listener.op = Some(op),
                     Err(OutOfMemory) => self.rest(),
                 }
@@ -288,7 +309,7 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
                             break;
                         }
                         match self.take(position) {
-                            Some(fd) => self.open(fd),
+                            Some(socket) => self.open(socket),
                             None => break,
                         }
                     }
@@ -348,8 +369,8 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             for listener in self.listeners.all.drain(..) {
                 self.driver.close(listener.socket);
             }
-            while let Some(fd) = self.listeners.waiting.pop_front() {
-                self.open(fd);
+            while let Some(socket) = self.listeners.waiting.pop_front() {
+                self.open(socket);
             }
         }
     }

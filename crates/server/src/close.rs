@@ -102,7 +102,7 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             self.wheel.cancel(timer);
         }
         self.listeners.connection_ended(connection.is_reserve);
-        self.driver.close(connection.fd);
+        self.driver.close(connection.socket);
         self.publish_load();
     }
 

@@ -13,7 +13,7 @@
 //! One receive is armed at any time at most, one write is in flight at most. The descriptor is
 //! closed when both have had their final event.
 
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 
 use theframework_io::{OpId, TimerId};
 use theframework_memory::Key;
@@ -36,8 +36,8 @@ pub(crate) enum Ending {
 }
 
 #[derive(Debug)]
-pub(crate) struct Connection<B> {
-    pub(crate) fd: OwnedFd,
+pub(crate) struct Connection<S, B> {
+    pub(crate) socket: S,
     pub(crate) ending: Ending,
     /// The peer has sent FIN.
     pub(crate) peer_ended: bool,
@@ -64,10 +64,10 @@ pub(crate) struct Connection<B> {
     pub(crate) write_deadline_ms: u64,
 }
 
-impl<B> Connection<B> {
-    pub(crate) fn new(fd: OwnedFd) -> Self {
+impl<S: AsRawFd, B> Connection<S, B> {
+    pub(crate) fn new(socket: S) -> Self {
         Connection {
-            fd,
+            socket,
             ending: Ending::No,
             peer_ended: false,
             receive_cancelled: false,
@@ -86,7 +86,7 @@ impl<B> Connection<B> {
     }
 
     pub(crate) fn raw_fd(&self) -> RawFd {
-        self.fd.as_raw_fd()
+        self.socket.as_raw_fd()
     }
 
     /// Whether it serves on and has no request, not even a part of one.

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::rc::Rc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
 use theframework_http::DateCache;
 use theframework_io::{
@@ -45,7 +45,7 @@ pub struct Stats {
 
 /// One worker's server: see the crate's first page for how it is run.
 #[derive(Debug)]
-pub struct Engine<D, B> {
+pub struct Engine<D: Driver<B>, B> {
     pub(crate) driver: D,
     pub(crate) config: Config,
     pub(crate) router: Rc<Router>,
@@ -54,11 +54,11 @@ pub struct Engine<D, B> {
     pub(crate) buffers: BufferRecycler,
     pub(crate) inputs: InputPool,
     pub(crate) writes: WritePool<B>,
-    pub(crate) connections: Slab<Connection<B>>,
+    pub(crate) connections: Slab<Connection<D::Socket, B>>,
     pub(crate) exchanges: Slab<Box<Exchange<B>>>,
     pub(crate) exchange_pool: ExchangePool<B>,
     pub(crate) fillings: Vec<Box<Filling<B>>>,
-    pub(crate) listeners: Listeners,
+    pub(crate) listeners: Listeners<D::Socket>,
     pub(crate) ready: VecDeque<Key>,
     /// The next request of the connection that was answered last: it goes first, so that the
     /// answers to pipelined requests are joined.
@@ -83,7 +83,6 @@ pub struct Engine<D, B> {
     /// For decoded text, used again and again.
     pub(crate) scratch: Vec<u8>,
     pub(crate) drain: Option<u64>,
-    started: Instant,
     pub(crate) now_us: u64,
     pub(crate) now_ms: u64,
     /// Milliseconds spent in waits, all in all.
@@ -103,6 +102,7 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             BufferRecycler::new(),
         );
         Engine {
+            date: DateCache::new(driver.unix_time().as_secs()),
             driver,
             config,
             router,
@@ -126,11 +126,9 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             due: VecDeque::new(),
             overdue: VecDeque::new(),
             released: Vec::new(),
-            date: DateCache::new(unix_seconds()),
             stats: Stats::default(),
             scratch: Vec::new(),
             drain: None,
-            started: Instant::now(),
             now_us: 0,
             now_ms: 0,
             waited_ms: 0,
@@ -208,7 +206,7 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
         if !may_wait || self.must_not_wait || !self.ready.is_empty() || !self.due.is_empty() {
             return Wait::Poll;
         }
-        let now_us = self.started.elapsed().as_micros() as u64;
+        let now_us = self.clock_us();
         // Without a timer there is still idle memory to let go of.
         let at_us = match self.wheel.next_tick() {
             Some(tick) => tick * TICK_US,
@@ -220,7 +218,7 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
         }
     }
 
-    fn run_event(&mut self, event: Event<B>) {
+    fn run_event(&mut self, event: Event<D::Socket, B>) {
         let Event {
             token,
             more,
@@ -246,11 +244,9 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
         self.now_us = self.clock_us();
         self.now_ms = self.now_us / 1000;
         if self.now_ms >= self.date_ms {
-            self.date.update(unix_seconds());
-            let into_second = SystemTime::now()
-                .duration_since(SystemTime::UNIX_EPOCH)
-                .map_or(0, |since| u64::from(since.subsec_millis()));
-            self.date_ms = self.now_ms + 1000 - into_second;
+            let time = self.driver.unix_time();
+            self.date.update(time.as_secs());
+            self.date_ms = self.now_ms + 1000 - u64::from(time.subsec_millis());
         }
     }
 
@@ -266,12 +262,12 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
     }
 
     fn clock_ms(&self) -> u64 {
-        self.started.elapsed().as_millis() as u64
+        self.clock_us() / 1000
     }
 
     /// Microseconds on the engine's monotonic clock, read now.
     pub fn clock_us(&self) -> u64 {
-        self.started.elapsed().as_micros() as u64
+        self.driver.now_us()
     }
 
     /// Takes the next complete request off the ready queue; it is then with its handler.
@@ -421,8 +417,8 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
     pub fn client(&self, ExchangeId(key): ExchangeId) -> Option<String> {
         let exchange = self.exchanges.get(key)?;
         let connection = self.connections.get(exchange.connection)?;
-        let address = socket2::SockRef::from(&connection.fd).peer_addr().ok()?;
-        address.as_socket().map(|address| address.to_string())
+        let address = self.driver.peer_address(connection.raw_fd())?;
+        Some(address.to_string())
     }
 
     /// Takes the bodies whose writes have ended. Drop them when nothing is borrowed.
@@ -469,10 +465,4 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
     pub fn driver(&self) -> &D {
         &self.driver
     }
-}
-
-pub(crate) fn unix_seconds() -> u64 {
-    SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
 }

@@ -31,7 +31,7 @@ enum Parsed {
 }
 
 impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
-    pub(crate) fn on_receive(&mut self, key: Key, more: bool, outcome: Outcome<B>) {
+    pub(crate) fn on_receive(&mut self, key: Key, more: bool, outcome: Outcome<D::Socket, B>) {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };

@@ -278,7 +278,7 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
         }
     }
 
-    pub(crate) fn on_send(&mut self, key: Key, outcome: Outcome<B>) {
+    pub(crate) fn on_send(&mut self, key: Key, outcome: Outcome<D::Socket, B>) {
         match outcome {
             Outcome::SendProgress(_) => {
                 let deadline = after(self.now_ms, self.config.write_timeout_ms);

@@ -29,16 +29,19 @@ mod setup;
 use std::collections::VecDeque;
 use std::fmt;
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::net::SocketAddr;
+use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
 use std::time::{Duration, Instant};
 
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use theframework_memory::{Key, OutOfMemory, Slab};
 
+use crate::clock::Clock;
 use crate::driver::{Driver, Errno, Event, Interest, OpId, Outcome, SEND_AT_ONCE_MAX, Wait};
 use crate::filling::Space;
 use crate::lease::LeasePool;
+use crate::socket;
 use crate::write::{KeptBytes, Write};
 use buffers::BufferRing;
 pub use setup::{SetupError, UringConfig, probe};
@@ -88,6 +91,7 @@ pub struct UringDriver<B: KeptBytes> {
     ring: ManuallyDrop<IoUring>,
     buffers: ManuallyDrop<BufferRing>,
     ops: ManuallyDrop<Slab<Op<B>>>,
+    clock: Clock,
     pool: LeasePool,
     starved: Vec<Key>,
     /// Operations that ended without the kernel: their final event is due.
@@ -128,6 +132,7 @@ impl<B: KeptBytes> UringDriver<B> {
             ring: ManuallyDrop::new(ring),
             buffers: ManuallyDrop::new(buffers),
             ops: ManuallyDrop::new(Slab::new()),
+            clock: Clock::start(),
             pool,
             starved: Vec::new(),
             ended: VecDeque::new(),
@@ -244,8 +249,8 @@ impl<B: KeptBytes> UringDriver<B> {
     fn finish(
         &mut self,
         key: Key,
-        outcome: impl FnOnce(Payload<B>) -> Outcome<B>,
-    ) -> Option<Event<B>> {
+        outcome: impl FnOnce(Payload<B>) -> Outcome<OwnedFd, B>,
+    ) -> Option<Event<OwnedFd, B>> {
         let op = self.ops.remove(key)?;
         Some(Event {
             token: op.token,
@@ -255,7 +260,7 @@ impl<B: KeptBytes> UringDriver<B> {
         })
     }
 
-    fn fail(&mut self, key: Key, errno: Errno) -> Option<Event<B>> {
+    fn fail(&mut self, key: Key, errno: Errno) -> Option<Event<OwnedFd, B>> {
         self.finish(key, |payload| match payload {
             Payload::None => Outcome::Failed(errno),
             Payload::Space(space) => Outcome::ReceivedInto(space, Err(errno)),
@@ -263,7 +268,7 @@ impl<B: KeptBytes> UringDriver<B> {
         })
     }
 
-    fn complete(&mut self, entry: &cqueue::Entry) -> Option<Event<B>> {
+    fn complete(&mut self, entry: &cqueue::Entry) -> Option<Event<OwnedFd, B>> {
         let (result, flags) = (entry.result(), entry.flags());
         let key = Key::from_u64(entry.user_data());
         let Some(op) = self.ops.get_mut(key) else {
@@ -351,7 +356,7 @@ impl<B: KeptBytes> UringDriver<B> {
         }
     }
 
-    fn complete_send(&mut self, key: Key, result: i32) -> Option<Event<B>> {
+    fn complete_send(&mut self, key: Key, result: i32) -> Option<Event<OwnedFd, B>> {
         let op = self.ops.get_mut(key)?;
         let Payload::Write(write) = &mut op.payload else {
             unreachable!("a send owns its write")
@@ -377,7 +382,7 @@ impl<B: KeptBytes> UringDriver<B> {
         })
     }
 
-    fn finish_sent(&mut self, key: Key) -> Option<Event<B>> {
+    fn finish_sent(&mut self, key: Key) -> Option<Event<OwnedFd, B>> {
         self.finish(key, |payload| match payload {
             Payload::Write(write) => Outcome::Sent(write, Ok(())),
             _ => unreachable!("a send owns its write"),
@@ -385,7 +390,7 @@ impl<B: KeptBytes> UringDriver<B> {
     }
 
     /// The final event of one inline send that the kernel has consumed without a word.
-    fn next_inline(&mut self) -> Option<Event<B>> {
+    fn next_inline(&mut self) -> Option<Event<OwnedFd, B>> {
         let consumed = self
             .pushed
             .wrapping_sub(self.ring.submission().len() as u32);
@@ -436,30 +441,24 @@ impl<B: KeptBytes> UringDriver<B> {
 }
 
 impl<B: KeptBytes> Driver<B> for UringDriver<B> {
-    fn accept(&mut self, listener: BorrowedFd<'_>, token: u64) -> Result<OpId, OutOfMemory> {
-        let key = self.start(Kind::Accept, listener.as_raw_fd(), token)?;
+    type Socket = OwnedFd;
+
+    fn now_us(&self) -> u64 {
+        self.clock.now_us()
+    }
+
+    fn unix_time(&self) -> Duration {
+        self.clock.unix_time()
+    }
+
+    fn accept(&mut self, listener: RawFd, token: u64) -> Result<OpId, OutOfMemory> {
+        let key = self.start(Kind::Accept, listener, token)?;
         self.arm(key);
         Ok(OpId(key))
     }
 
-    fn accept_now(&mut self, listener: BorrowedFd<'_>) -> Result<Option<OwnedFd>, Errno> {
-        // SAFETY: plain system call with null address pointers.
-        let fd = unsafe {
-            libc::accept4(
-                listener.as_raw_fd(),
-                std::ptr::null_mut(),
-                std::ptr::null_mut(),
-                libc::SOCK_CLOEXEC,
-            )
-        };
-        if fd >= 0 {
-            // SAFETY: the kernel has just opened this descriptor for us.
-            return Ok(Some(unsafe { OwnedFd::from_raw_fd(fd) }));
-        }
-        match last_errno() {
-            Errno(libc::EAGAIN | libc::EINTR | libc::ECONNABORTED) => Ok(None),
-            errno => Err(errno),
-        }
+    fn accept_now(&mut self, listener: RawFd) -> Result<Option<OwnedFd>, Errno> {
+        socket::accept(listener)
     }
 
     fn receive(&mut self, fd: RawFd, token: u64) -> Result<OpId, OutOfMemory> {
@@ -524,12 +523,15 @@ impl<B: KeptBytes> Driver<B> for UringDriver<B> {
     fn shutdown_write(&mut self, fd: RawFd) {
         // Not through the ring: the kernel hands a shutdown to a thread of its own, which looks the
         // number up only then, when it may name another connection.
-        // SAFETY: a plain system call on a descriptor that its connection owns.
-        unsafe { libc::shutdown(fd, libc::SHUT_WR) };
+        socket::shutdown_write(fd);
     }
 
-    fn close(&mut self, fd: OwnedFd) {
-        let entry = opcode::Close::new(types::Fd(fd.into_raw_fd())).build();
+    fn peer_address(&self, fd: RawFd) -> Option<SocketAddr> {
+        socket::peer_address(fd)
+    }
+
+    fn close(&mut self, socket: OwnedFd) {
+        let entry = opcode::Close::new(types::Fd(socket.into_raw_fd())).build();
         self.push(&entry.flags(squeue::Flags::SKIP_SUCCESS).user_data(IGNORED));
     }
 
@@ -577,7 +579,7 @@ impl<B: KeptBytes> Driver<B> for UringDriver<B> {
         result_of(result)
     }
 
-    fn next_event(&mut self) -> Option<Event<B>> {
+    fn next_event(&mut self) -> Option<Event<OwnedFd, B>> {
         loop {
             let entry = match self.reaped.pop_front() {
                 Some(entry) => Some(entry),
@@ -648,14 +650,6 @@ fn result_of(result: std::io::Result<usize>) -> Result<(), Errno> {
             errno => Err(Errno(errno.unwrap_or(libc::EIO))),
         },
     }
-}
-
-fn last_errno() -> Errno {
-    Errno(
-        std::io::Error::last_os_error()
-            .raw_os_error()
-            .unwrap_or(libc::EIO),
-    )
 }
 
 #[cfg(test)]

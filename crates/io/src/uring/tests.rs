@@ -4,6 +4,7 @@ use super::*;
 use crate::filling::Filling;
 use crate::write::NoBody;
 use std::io::{Read, Write as _};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use theframework_memory::{BufferRecycler, InputBuffer, WriteArena};
 
@@ -18,7 +19,7 @@ fn driver(receive_buffers: u16) -> Driver_ {
 }
 
 /// Turns until an event comes.
-fn event(driver: &mut Driver_) -> Event<&'static [u8]> {
+fn event(driver: &mut Driver_) -> Event<OwnedFd, &'static [u8]> {
     for _ in 0..200 {
         if let Some(event) = driver.next_event() {
             return event;
@@ -241,9 +242,7 @@ fn accepts_many_and_stops_when_cancelled() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap();
-    let op = driver
-        .accept(std::os::fd::AsFd::as_fd(&listener), 2)
-        .unwrap();
+    let op = driver.accept(listener.as_raw_fd(), 2).unwrap();
     quiet(&mut driver);
     let mut held = Vec::new();
     for _ in 0..3 {
@@ -255,12 +254,7 @@ fn accepts_many_and_stops_when_cancelled() {
     driver.cancel(op);
     let last = event(&mut driver);
     assert!(matches!(last.outcome, Outcome::Failed(Errno::CANCELLED)) && !last.more);
-    assert!(
-        driver
-            .accept_now(std::os::fd::AsFd::as_fd(&listener))
-            .unwrap()
-            .is_none()
-    );
+    assert!(driver.accept_now(listener.as_raw_fd()).unwrap().is_none());
 }
 
 #[test]

@@ -1,0 +1,52 @@
+//! System calls on sockets that are made at once, by every driver on the operating system alike.
+
+use std::net::SocketAddr;
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use socket2::SockRef;
+
+use crate::driver::Errno;
+
+/// What the last system call of this thread failed with.
+pub(crate) fn last_errno() -> Errno {
+    Errno(
+        std::io::Error::last_os_error()
+            .raw_os_error()
+            .unwrap_or(libc::EIO),
+    )
+}
+
+/// Takes one waiting connection from a non-blocking listener; `None` when nobody waits.
+pub(crate) fn accept(listener: RawFd) -> Result<Option<OwnedFd>, Errno> {
+    // SAFETY: plain system call with null address pointers.
+    let fd = unsafe {
+        libc::accept4(
+            listener,
+            std::ptr::null_mut(),
+            std::ptr::null_mut(),
+            libc::SOCK_CLOEXEC,
+        )
+    };
+    if fd >= 0 {
+        // SAFETY: the kernel has just opened this descriptor for us.
+        return Ok(Some(unsafe { OwnedFd::from_raw_fd(fd) }));
+    }
+    match last_errno() {
+        // Nobody waits, or who waited has gone.
+        Errno(libc::EAGAIN | libc::ECONNABORTED | libc::EINTR) => Ok(None),
+        errno => Err(errno),
+    }
+}
+
+/// Sends FIN. A peer that has gone already makes it fail, which changes nothing.
+pub(crate) fn shutdown_write(fd: RawFd) {
+    // SAFETY: a plain system call on a descriptor that its connection owns.
+    unsafe { libc::shutdown(fd, libc::SHUT_WR) };
+}
+
+/// The address at the other end, if it is an IP socket and still connected.
+pub(crate) fn peer_address(fd: RawFd) -> Option<SocketAddr> {
+    // SAFETY: whoever names a descriptor to the driver keeps it open for the call.
+    let socket = unsafe { BorrowedFd::borrow_raw(fd) };
+    SockRef::from(&socket).peer_addr().ok()?.as_socket()
+}
