@@ -180,8 +180,9 @@ pub trait Driver<B> {
 
     /// Submits everything queued and gathers events; at most one system call.
     ///
-    /// The end of a write alone does not end a wait: a turn that waits may report it only when
-    /// something else has happened. Whoever has something to do after a write polls instead.
+    /// The end of a write in the very turn in which it was submitted does not end a wait: a turn
+    /// that waits may report it only when something else has happened. Whoever has something to do
+    /// after such a write polls instead. A write that has reported progress ends a wait.
     ///
     /// # Errors
     /// Only what leaves the driver unusable.

@@ -6,6 +6,7 @@
 //! * [`Filling`]: a request body on its way into its final place.
 //! * [`Lease`]: bytes that arrived in a buffer of the receive pool.
 //! * [`TimerWheel`]: every timeout and sleep of a worker.
+//! * `sim` (feature `sim`): the driver on a simulated network, for tests.
 //!
 //! Everything here belongs to one thread; nothing is `Send`.
 
@@ -13,6 +14,8 @@ mod clock;
 mod driver;
 mod filling;
 mod lease;
+#[cfg(feature = "sim")]
+pub mod sim;
 mod socket;
 mod timer;
 mod uring;

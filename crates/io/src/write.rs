@@ -157,6 +157,13 @@ impl<B: KeptBytes> Write<B> {
         debug_assert!(self.sent <= self.len());
     }
 
+    /// All bytes of this write, sent or not, as the one or two pieces that it consists of.
+    #[cfg(feature = "sim")]
+    pub(crate) fn all(&self) -> (&[u8], &[u8]) {
+        let body = self.body.as_ref().map_or(&[][..], KeptBytes::as_bytes);
+        (self.arena.as_slice(), body)
+    }
+
     /// What is still to be sent, as the one or two pieces that it consists of.
     pub(crate) fn remaining(&self) -> (&[u8], &[u8]) {
         let head = self.arena.as_slice();

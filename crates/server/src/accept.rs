@@ -22,7 +22,7 @@ use crate::timeouts::tick_of_ms;
 use crate::token;
 
 /// Connections that are told 503 at the same time.
-const RESERVE: usize = 32;
+pub(crate) const RESERVE: usize = 32;
 /// Connections taken from a shared listener in one turn.
 const BATCH: usize = 8;
 /// A worker with more connections than the lowest plus this lets others go first.
@@ -105,6 +105,11 @@ impl<S> Listeners<S> {
     pub(crate) fn postponement_over(&mut self) {
         self.is_postponed = false;
         self.may_take = true;
+    }
+
+    #[cfg(feature = "audit")]
+    pub(crate) fn in_reserve(&self) -> usize {
+        self.in_reserve
     }
 
     pub(crate) fn is_closed(&self) -> bool {

@@ -15,6 +15,8 @@
 #![forbid(unsafe_code)]
 
 mod accept;
+#[cfg(feature = "audit")]
+mod audit;
 mod close;
 mod config;
 mod connection;
@@ -30,6 +32,8 @@ mod timeouts;
 mod token;
 
 pub use accept::{AcceptMode, Peers};
+#[cfg(feature = "audit")]
+pub use audit::Held;
 pub use config::Config;
 pub use engine::{Engine, Stats};
 pub use exchange::{ExchangeId, RequestView, Route};

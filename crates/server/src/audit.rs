@@ -1,0 +1,203 @@
+//! What holds of an engine between two turns, whatever has happened: for tests (feature `audit`).
+//!
+//! These are the rules of `connection.rs`, `timeouts.rs` and `close.rs` read the other way round:
+//! not what is done, but what must be so when it was done.
+
+use theframework_io::{Driver, KeptBytes};
+use theframework_memory::Key;
+
+use crate::accept::RESERVE;
+use crate::connection::{Connection, Ending};
+use crate::engine::Engine;
+use crate::exchange::{NOBODY, Progress};
+
+/// What an engine holds that somebody has to give back.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
+pub struct Held {
+    /// Open connections.
+    pub connections: usize,
+    /// Exchanges that have not ended.
+    pub exchanges: usize,
+    /// Chunks in arenas.
+    pub chunks: usize,
+    /// Parked bytes.
+    pub blocks: usize,
+    /// Buffers of inputs and of pending writes; not those of idle writes.
+    pub buffers: usize,
+    /// Timers of connections and handlers.
+    pub timers: usize,
+    /// Exchanges on the ready queue, connections to be flushed, connections with a lease.
+    pub queued: usize,
+}
+
+macro_rules! must {
+    ($holds:expr, $($text:tt)*) => {
+        if !$holds {
+            return Err(format!($($text)*));
+        }
+    };
+}
+
+impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
+    /// What it holds now.
+    pub fn held(&self) -> Held {
+        let of_connections = self.connections.iter().filter(|(_, c)| c.timer.is_some());
+        let of_handlers = self
+            .exchanges
+            .iter()
+            .filter(|(_, e)| e.handler_timer.is_some());
+        Held {
+            connections: self.connections.len(),
+            exchanges: self.exchanges.len(),
+            chunks: self.chunks.total_allocated() - self.chunks.cached(),
+            blocks: self.blocks.live(),
+            buffers: self.buffers.live() - self.writes.idle_len(),
+            timers: of_connections.count() + of_handlers.count(),
+            queued: self.ready_len() + self.dirty.len() + self.leased.len(),
+        }
+    }
+
+    /// Checks every connection and exchange. To be called between [`turn`](Self::turn) and the
+    /// next call that changes anything.
+    ///
+    /// # Errors
+    /// The first rule that does not hold, in words.
+    pub fn audit(&self) -> Result<(), String> {
+        let mut in_reserve = 0;
+        for (key, connection) in self.connections.iter() {
+            in_reserve += usize::from(connection.is_reserve);
+            self.audit_connection(key, connection)
+                .map_err(|rule| format!("connection {}: {rule}", key.index))?;
+        }
+        must!(
+            in_reserve == self.listeners.in_reserve(),
+            "{in_reserve} connections are of the reserve, {} are counted",
+            self.listeners.in_reserve()
+        );
+        must!(
+            in_reserve <= RESERVE
+                && self.connections.len() - in_reserve <= self.config.max_connections,
+            "{} connections are open, {in_reserve} of them of the reserve",
+            self.connections.len()
+        );
+        for (key, exchange) in self.exchanges.iter() {
+            let owner = self.connections.get(exchange.connection);
+            must!(
+                exchange.connection == NOBODY
+                    || owner.is_some_and(|connection| connection.exchange == Some(key)),
+                "exchange {}: its connection has another one",
+                key.index
+            );
+            must!(
+                exchange.progress != Progress::Parked
+                    || exchange.handler_timer.is_some()
+                    || exchange.is_overtime
+                    || exchange.owes_timeout
+                    || self.config.handler_timeout_ms == 0
+                    || self.overdue.contains(&crate::exchange::ExchangeId(key)),
+                "exchange {}: parked, and no time limit runs",
+                key.index
+            );
+        }
+        Ok(())
+    }
+
+    fn audit_connection(
+        &self,
+        key: Key,
+        connection: &Connection<D::Socket, B>,
+    ) -> Result<(), String> {
+        let exchange = match connection.exchange {
+            Some(key) => Some(
+                self.exchanges
+                    .get(key)
+                    .ok_or("its exchange has ended and it was not told")?,
+            ),
+            None => None,
+        };
+        must!(
+            exchange.is_none_or(|exchange| exchange.connection == key),
+            "its exchange belongs to another one"
+        );
+        let progress = exchange.map(|exchange| exchange.progress);
+        if connection.ending == Ending::Closing {
+            must!(
+                connection.has_operations() || exchange.is_some(),
+                "closing, held by nobody, and not freed"
+            );
+            return Ok(());
+        }
+        let deadline_ms = connection
+            .read_deadline_ms
+            .min(connection.write_deadline_ms);
+        if deadline_ms != u64::MAX {
+            must!(
+                deadline_ms > self.now_ms,
+                "its deadline was {} ms ago and nothing happened",
+                self.now_ms - deadline_ms
+            );
+            // A write that was submitted just now ends with the submission, nearly always.
+            let is_just_sent =
+                connection.write_deadline_ms == self.now_ms + self.config.write_timeout_ms;
+            must!(
+                connection
+                    .timer
+                    .is_some_and(|_| connection.timer_ms <= deadline_ms)
+                    || is_just_sent,
+                "no timer stands at or before its deadline"
+            );
+        }
+        must!(
+            connection.output.pending.is_none()
+                || connection.output.in_flight.is_some()
+                || connection.is_dirty,
+            "finished responses that nobody will send"
+        );
+        must!(
+            connection.is_dirty == self.dirty.contains(&key),
+            "it is dirty and not in the list, or the other way round"
+        );
+        must!(
+            !connection.input.is_leased() || self.leased.contains(&key),
+            "its lease would not be ended"
+        );
+        let waits_for_peer = match (connection.ending, progress) {
+            (Ending::Lingering, _) | (Ending::No, Some(Progress::Receiving)) => true,
+            (Ending::No, None) => !connection.output.is_blocked() && connection.output.is_empty(),
+            _ => false,
+        };
+        let times_out = match connection.ending {
+            Ending::No if connection.is_idle() => self.config.keepalive_timeout_ms > 0,
+            Ending::No => self.config.read_timeout_ms > 0,
+            _ => true,
+        };
+        must!(
+            !waits_for_peer || !times_out || connection.read_deadline_ms != u64::MAX,
+            "waits for its peer ({progress:?}, {:?}) without a deadline",
+            connection.ending
+        );
+        must!(
+            connection.output.in_flight.is_none()
+                || self.config.write_timeout_ms == 0
+                || connection.write_deadline_ms != u64::MAX,
+            "sends without a deadline"
+        );
+        if connection.ending == Ending::AfterOutput {
+            must!(
+                !connection.output.is_empty(),
+                "everything is sent, and it does not end"
+            );
+        }
+        let is_held_back = connection.input.len() > self.config.read_ahead;
+        must!(
+            connection.receive.is_some()
+                || connection.peer_ended
+                || connection.ending == Ending::AfterOutput
+                || (is_held_back && connection.output.is_blocked())
+                || (is_held_back && progress.is_some_and(|p| p != Progress::Receiving)),
+            "nothing is received on it ({progress:?}, {:?})",
+            connection.ending
+        );
+        Ok(())
+    }
+}

@@ -1,0 +1,571 @@
+//! Simulated clients: each follows its plan, and holds the server to what must come back.
+
+use std::cell::RefCell;
+use std::os::fd::RawFd;
+use std::rc::Rc;
+
+use fastrand::Rng;
+use theframework_io::sim::{Agenda, ClientId, Net};
+
+use crate::plan::{Act, ClientPlan, Cutting, Expected, Plan, Reading, Timeout, filler};
+
+/// How far a timeout may be from its time: a tick, a millisecond, and what the simulated system
+/// itself is late by.
+const LATE_US: u64 = 25_000;
+const EARLY_US: u64 = 5_000;
+/// No client of any plan needs as long as this.
+const PATIENCE_US: u64 = 400_000_000;
+
+/// All clients of a run.
+pub struct Clients {
+    clients: Vec<Client>,
+    listeners: Vec<RawFd>,
+    rng: Rng,
+    shared: Rc<RefCell<Shared>>,
+    changed: Vec<usize>,
+    /// By the number of the connection: its client.
+    of_connection: Vec<usize>,
+    times: Times,
+    is_punctual: bool,
+}
+
+#[derive(Copy, Clone)]
+struct Times {
+    read_us: u64,
+    write_us: u64,
+    keepalive_us: u64,
+    handler_us: u64,
+}
+
+/// What clients and server know of each other.
+#[derive(Debug, Default)]
+pub struct Shared {
+    /// The server is draining or has been cut off: who is not answered has no complaint.
+    pub is_ending: bool,
+    /// Complete, right answers.
+    pub answered: u64,
+    /// Answers 503 that nobody asked for.
+    pub overloaded: u64,
+    /// Connections that ended without a reason that their client knows.
+    pub unexplained: u64,
+    /// Clients that have not ended.
+    pub left: usize,
+}
+
+struct Client {
+    plan: ClientPlan,
+    connection: Option<ClientId>,
+    act: usize,
+    sent: usize,
+    got: Vec<u8>,
+    answers: usize,
+    continues: usize,
+    next_us: Option<u64>,
+    is_done: bool,
+    first_sent_us: Option<u64>,
+    last_sent_us: u64,
+    waits_since_us: Option<u64>,
+    last_read_us: u64,
+    has_finished: bool,
+}
+
+/// A complete answer at the start of what was received.
+struct Answer {
+    status: u16,
+    len: usize,
+    closes: bool,
+    head: String,
+    body: std::ops::Range<usize>,
+}
+
+impl Clients {
+    pub fn new(
+        plan: &Plan,
+        seed: u64,
+        listeners: Vec<RawFd>,
+        shared: &Rc<RefCell<Shared>>,
+    ) -> Self {
+        shared.borrow_mut().left = plan.clients.len();
+        Clients {
+            clients: plan.clients.iter().cloned().map(Client::new).collect(),
+            listeners,
+            rng: Rng::with_seed(seed ^ 0x5eed),
+            shared: Rc::clone(shared),
+            changed: Vec::new(),
+            of_connection: Vec::new(),
+            times: Times {
+                read_us: plan.config.read_timeout_ms * 1000,
+                write_us: plan.config.write_timeout_ms * 1000,
+                keepalive_us: plan.config.keepalive_timeout_ms * 1000,
+                handler_us: plan.config.handler_timeout_ms * 1000,
+            },
+            is_punctual: plan.is_punctual(),
+        }
+    }
+
+    fn wake_changed(&mut self, net: &mut Net) {
+        net.take_changed(&mut self.changed);
+        for connection in self.changed.drain(..) {
+            let Some(&index) = self.of_connection.get(connection) else {
+                continue;
+            };
+            let client = &mut self.clients[index];
+            if !client.is_done {
+                // The way to the client takes time.
+                let at_us = net.now_us() + self.rng.u64(0..100);
+                client.next_us = Some(client.next_us.map_or(at_us, |next_us| next_us.min(at_us)));
+            }
+        }
+    }
+}
+
+impl Agenda for Clients {
+    fn next_us(&mut self, net: &mut Net) -> Option<u64> {
+        self.wake_changed(net);
+        self.clients
+            .iter()
+            .filter(|client| !client.is_done)
+            .filter_map(|client| client.next_us)
+            .min()
+    }
+
+    fn run(&mut self, net: &mut Net) {
+        self.wake_changed(net);
+        for index in 0..self.clients.len() {
+            let client = &mut self.clients[index];
+            if client.is_done || client.next_us.is_none_or(|at_us| at_us > net.now_us()) {
+                continue;
+            }
+            client.next_us = None;
+            if client.connection.is_none() {
+                let listener = self.listeners[client.plan.listener];
+                let plan = &client.plan;
+                client.connection =
+                    net.connect(listener, plan.outbound_capacity, plan.inbound_capacity);
+                let Some(ClientId(number)) = client.connection else {
+                    // Nobody listens any more.
+                    client.is_done = true;
+                    self.shared.borrow_mut().left -= 1;
+                    continue;
+                };
+                self.of_connection.resize(number + 1, usize::MAX);
+                self.of_connection[number] = index;
+                let kind = client.plan.kind;
+                net.note(|| format!("client {number}: is {kind}"));
+            }
+            let mut shared = self.shared.borrow_mut();
+            client.run(
+                net,
+                &mut shared,
+                &mut self.rng,
+                self.times,
+                self.is_punctual,
+            );
+            if client.is_done {
+                shared.left -= 1;
+            } else if net.now_us() > client.plan.starts_us + PATIENCE_US
+                && net.counts.clock_jumps == 0
+            {
+                let text = client.describe("waits in vain");
+                net.violation(&text);
+            }
+        }
+    }
+}
+
+impl Client {
+    fn new(plan: ClientPlan) -> Self {
+        Client {
+            next_us: Some(plan.starts_us),
+            plan,
+            connection: None,
+            act: 0,
+            sent: 0,
+            got: Vec::new(),
+            answers: 0,
+            continues: 0,
+            is_done: false,
+            first_sent_us: None,
+            last_sent_us: 0,
+            waits_since_us: None,
+            last_read_us: 0,
+            has_finished: false,
+        }
+    }
+
+    fn describe(&self, what: &str) -> String {
+        let number = self
+            .connection
+            .map_or(usize::MAX, |ClientId(number)| number);
+        format!(
+            "client {number} ({}) {what}: {} of {} answers, at act {} of {} ({:?})",
+            self.plan.kind,
+            self.answers,
+            self.plan.expected.len(),
+            self.act,
+            self.plan.acts.len(),
+            self.plan.acts.get(self.act),
+        )
+    }
+
+    fn at(&mut self, at_us: u64) {
+        self.next_us = Some(self.next_us.map_or(at_us, |next_us| next_us.min(at_us)));
+    }
+
+    fn run(
+        &mut self,
+        net: &mut Net,
+        shared: &mut Shared,
+        rng: &mut Rng,
+        times: Times,
+        is_punctual: bool,
+    ) {
+        let Some(id) = self.connection else { return };
+        let is_over = self.read(net, shared, id);
+        if is_over {
+            self.end(net, shared, id, times, is_punctual);
+            return;
+        }
+        while !self.is_done && self.perform(net, id, rng, is_punctual) {}
+        // A lost wake-up must not hang the client: it looks again.
+        let later_us = net.now_us() + 5_000_000;
+        self.at(later_us);
+    }
+
+    /// Reads what there is; says whether the connection is over.
+    fn read(&mut self, net: &mut Net, shared: &mut Shared, id: ClientId) -> bool {
+        let max = match self.plan.reading {
+            Reading::Prompt => usize::MAX,
+            Reading::Never => 0,
+            Reading::Slow(bytes, every_us) => {
+                let now_us = net.now_us();
+                if now_us < self.last_read_us + every_us {
+                    self.at(self.last_read_us + every_us);
+                    0
+                } else {
+                    self.last_read_us = now_us;
+                    self.at(now_us + every_us);
+                    bytes
+                }
+            }
+        };
+        let read = net.client_read(id, max, &mut self.got);
+        while let Some(answer) = self.next_answer(net) {
+            self.take(net, shared, &answer);
+            self.got.drain(..answer.len);
+        }
+        match self.plan.reading {
+            Reading::Never => net.look(id).ended_us.is_some(),
+            _ => read.is_end || (read.is_reset && read.len == 0),
+        }
+    }
+
+    fn fail(&self, net: &mut Net, what: &str) -> ! {
+        let text = self.describe(what);
+        let got = String::from_utf8_lossy(&self.got[..self.got.len().min(600)]).into_owned();
+        net.note(|| format!("received and not understood: {got:?}"));
+        net.violation(&text)
+    }
+
+    fn next_answer(&mut self, net: &mut Net) -> Option<Answer> {
+        loop {
+            let end = self.got.windows(4).position(|w| w == b"\r\n\r\n")? + 4;
+            let head = String::from_utf8_lossy(&self.got[..end]).into_owned();
+            let mut lines = head.split("\r\n");
+            let status_line = lines.next().unwrap_or_default();
+            let status = status_line
+                .strip_prefix("HTTP/1.1 ")
+                .and_then(|rest| rest.get(..3)?.parse::<u16>().ok());
+            let Some(status) = status else {
+                self.fail(net, "got something that is no answer");
+            };
+            if status == 100 {
+                if head != "HTTP/1.1 100 Continue\r\n\r\n" {
+                    self.fail(net, "got a strange interim answer");
+                }
+                self.continues += 1;
+                self.got.drain(..end);
+                continue;
+            }
+            let (mut length, mut closes, mut dates) = (None::<usize>, false, 0);
+            for line in lines.filter(|line| !line.is_empty()) {
+                let Some((name, value)) = line.split_once(": ") else {
+                    self.fail(net, "got a line that is no field");
+                };
+                match name.to_ascii_lowercase().as_str() {
+                    "content-length" if length.is_none() => length = value.parse().ok(),
+                    "content-length" | "transfer-encoding" => {
+                        self.fail(net, "got two framings");
+                    }
+                    "connection" => closes = value == "close",
+                    "date" => dates += usize::from(value.len() == 29),
+                    _ => {}
+                }
+            }
+            if dates != 1 {
+                self.fail(net, "got no date, or more than one");
+            }
+            let Some(length) = length else {
+                self.fail(net, "got an answer without a length");
+            };
+            let is_head = self
+                .plan
+                .expected
+                .get(self.answers)
+                .is_some_and(Expected::is_head);
+            let body_end = if is_head { end } else { end + length };
+            if self.got.len() < body_end {
+                return None;
+            }
+            return Some(Answer {
+                status,
+                len: body_end,
+                closes,
+                head,
+                body: end..body_end,
+            });
+        }
+    }
+
+    /// Compares an answer with what must come.
+    fn take(&mut self, net: &mut Net, shared: &mut Shared, answer: &Answer) {
+        if let Some(Expected::Anything) = self.plan.expected.first() {
+            return;
+        }
+        let Some(expected) = self.plan.expected.get(self.answers).cloned() else {
+            if answer.status == 503 && answer.closes && self.plan.expected.is_empty() {
+                shared.overloaded += 1;
+                return self.finish_early();
+            }
+            self.fail(net, "got more answers than it asked for");
+        };
+        let is_expected = match expected {
+            Expected::Handler {
+                id,
+                is_head,
+                digest,
+                size,
+                fields,
+                closes,
+            } => {
+                answer.status == 200
+                    && answer.closes == (closes || (shared.is_ending && answer.closes))
+                    && self.is_right(answer, id, is_head, digest, size, fields)
+            }
+            Expected::Status { status, closes, .. } => {
+                answer.status == status
+                    && answer.closes == (closes || (shared.is_ending && answer.closes))
+            }
+            Expected::Anything | Expected::Abandoned => false,
+        };
+        if is_expected {
+            self.answers += 1;
+            shared.answered += 1;
+            return;
+        }
+        let is_jumped = net.counts.clock_jumps > 0;
+        if answer.status == 503 && is_jumped {
+            // The handler's time was over in a jump.
+            self.answers += 1;
+        } else if answer.status == 503 && answer.closes {
+            net.note(|| self.describe("was told 503"));
+            shared.overloaded += 1;
+            self.finish_early();
+        } else if answer.status == 408 && answer.closes && is_jumped {
+            self.finish_early();
+        } else {
+            let text = format!(
+                "got {} ({}) and not {expected:?}",
+                answer.status, answer.head
+            );
+            self.fail(net, &text);
+        }
+    }
+
+    fn finish_early(&mut self) {
+        self.answers = self.plan.expected.len();
+        self.act = self.plan.acts.len();
+    }
+
+    fn is_right(
+        &self,
+        answer: &Answer,
+        id: u32,
+        is_head: bool,
+        digest: u64,
+        size: usize,
+        fields: usize,
+    ) -> bool {
+        let lower = answer.head.to_ascii_lowercase();
+        let has_id = lower.contains(&format!("\r\nx-id: {id}\r\n"));
+        let has_digest = lower.contains(&format!("\r\nx-digest: {digest:016x}\r\n"));
+        let found = lower.matches("\r\nx-field-").count();
+        let body = &self.got[answer.body.clone()];
+        let is_body_right = is_head
+            || (body.len() == size && body.iter().enumerate().all(|(at, &b)| b == filler(id, at)));
+        has_id && has_digest && found == fields && is_body_right
+    }
+
+    /// Does the next thing of the plan; whether there may be another one right now.
+    fn perform(&mut self, net: &mut Net, id: ClientId, rng: &mut Rng, is_punctual: bool) -> bool {
+        let now_us = net.now_us();
+        let Some(act) = self.plan.acts.get(self.act).cloned() else {
+            if !self.has_finished {
+                net.client_finish(id);
+                self.has_finished = true;
+            }
+            return false;
+        };
+        let is_done = match act {
+            Act::Send(range) => self.send(net, id, &range, self.plan.cutting, rng),
+            Act::SendWhole(range) => self.send(net, id, &range, Cutting::Whole, rng),
+            Act::Pause(time_us) => {
+                let since_us = *self.waits_since_us.get_or_insert(now_us);
+                self.at(since_us + time_us);
+                now_us >= since_us + time_us
+            }
+            Act::Await(answers) => self.answers >= answers,
+            Act::AwaitContinue(time_us) => {
+                let since_us = *self.waits_since_us.get_or_insert(now_us);
+                self.at(since_us + time_us);
+                if now_us >= since_us + time_us && is_punctual && self.continues == 0 {
+                    self.fail(net, "was not told to continue");
+                }
+                now_us >= since_us + time_us || self.continues > 0
+            }
+            Act::Finish => {
+                net.client_finish(id);
+                self.has_finished = true;
+                true
+            }
+            Act::Reset => {
+                net.client_reset(id);
+                self.is_done = true;
+                true
+            }
+            Act::AwaitEnd => false,
+        };
+        if is_done {
+            self.act += 1;
+            self.waits_since_us = None;
+        }
+        is_done
+    }
+
+    fn send(
+        &mut self,
+        net: &mut Net,
+        id: ClientId,
+        range: &std::ops::Range<usize>,
+        cutting: Cutting,
+        rng: &mut Rng,
+    ) -> bool {
+        let now_us = net.now_us();
+        if self.sent < range.start {
+            self.sent = range.start;
+        }
+        if let Cutting::Pieces(_, pause_us) = cutting
+            && self.first_sent_us.is_some()
+            && now_us < self.last_sent_us + pause_us
+        {
+            self.at(self.last_sent_us + pause_us);
+            return false;
+        }
+        let rest = &self.plan.script[self.sent..range.end];
+        let len = match cutting {
+            Cutting::Whole => rest.len(),
+            Cutting::Pieces(1, _) => rest.len().min(1),
+            Cutting::Pieces(most, _) => rest.len().min(rng.usize(1..=most)),
+        };
+        let count = net.client_send(id, &rest[..len]);
+        self.sent += count;
+        if count > 0 {
+            self.first_sent_us.get_or_insert(now_us);
+            self.last_sent_us = now_us;
+        }
+        if self.sent >= range.end {
+            return true;
+        }
+        if let (Cutting::Pieces(_, pause_us), true) = (cutting, count == len) {
+            self.at(now_us + pause_us);
+        }
+        // A full socket wakes the client when the server has read.
+        false
+    }
+
+    /// The server has ended the connection: was it right to?
+    fn end(
+        &mut self,
+        net: &mut Net,
+        shared: &mut Shared,
+        id: ClientId,
+        times: Times,
+        is_punctual: bool,
+    ) {
+        self.is_done = true;
+        net.client_close(id);
+        if let Some(Expected::Anything) = self.plan.expected.first() {
+            return;
+        }
+        let is_complete = match self.plan.timeout {
+            Some(Timeout::Write) => true,
+            _ => {
+                self.answers == self.plan.expected.len()
+                    || matches!(
+                        self.plan.expected.get(self.answers),
+                        Some(Expected::Abandoned)
+                    )
+            }
+        };
+        if !is_complete {
+            if !shared.is_ending && net.counts.clock_jumps == 0 {
+                net.note(|| self.describe("was left without an answer"));
+                shared.unexplained += 1;
+            }
+            return;
+        }
+        let ended_us = net.look(id).ended_us.unwrap_or(0);
+        let last_answer_us = net.look(id).last_sent_us;
+        if is_punctual && self.act < self.plan.acts.len() {
+            self.check_time(net, times, ended_us, last_answer_us);
+        }
+    }
+
+    fn check_time(&self, net: &mut Net, times: Times, ended_us: u64, last_answer_us: u64) {
+        let first_us = self.first_sent_us.unwrap_or(self.plan.starts_us);
+        let (since_us, timeout_us) = match self.plan.timeout {
+            Some(Timeout::Head) => (first_us, times.read_us),
+            Some(Timeout::Body) => (self.last_sent_us, times.read_us),
+            Some(Timeout::Write) => (last_answer_us, times.write_us),
+            Some(Timeout::Idle) if self.plan.expected.is_empty() => {
+                (self.plan.starts_us, times.keepalive_us)
+            }
+            Some(Timeout::Idle) => (last_answer_us, times.keepalive_us),
+            Some(Timeout::Handler) => return self.check_handler(net, times, last_answer_us),
+            Some(Timeout::Rate) => {
+                if ended_us > first_us + 4 * times.read_us + LATE_US {
+                    self.fail(net, "was allowed to go on too slowly");
+                }
+                return;
+            }
+            None => return,
+        };
+        let at_us = since_us + timeout_us;
+        if ended_us + EARLY_US < at_us || ended_us > at_us + LATE_US {
+            let timeout = self.plan.timeout;
+            let text = format!(
+                "was ended at {} ms, not at {} ms ({timeout:?})",
+                ended_us / 1000,
+                at_us / 1000
+            );
+            self.fail(net, &text);
+        }
+    }
+
+    fn check_handler(&self, net: &mut Net, times: Times, answered_us: u64) {
+        let at_us = self.last_sent_us + times.handler_us;
+        if answered_us + EARLY_US < at_us || answered_us > at_us + LATE_US {
+            self.fail(net, "was told of its handler's timeout at the wrong time");
+        }
+    }
+}

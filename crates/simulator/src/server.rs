@@ -1,0 +1,275 @@
+//! Whoever runs the engine: what the Python hub does, without Python.
+//!
+//! Handlers do what the request's path says: `/h/{action}/{id}/{size}/{wait_us}/{fields}`.
+
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
+
+use theframework::{Body, Config, Engine, ExchangeId, Held, RequestView, Route, Router};
+use theframework_io::Driver as _;
+use theframework_io::sim::{FNV_START, Net, SimDriver, fnv};
+
+use crate::plan::filler;
+
+pub type SimEngine = Engine<SimDriver<Box<[u8]>>, Box<[u8]>>;
+
+/// How long a handler may go on after its timeout.
+const OVERTIME_MS: u64 = 200;
+
+/// A handler that waits.
+struct Parked {
+    id: ExchangeId,
+    digest: u64,
+    /// How often it will wait.
+    waits: u32,
+    wait_us: u64,
+    answer: Answer,
+    /// It does not end when it is told to.
+    is_stubborn: bool,
+}
+
+#[derive(Clone)]
+struct Answer {
+    id: u32,
+    size: usize,
+    fields: usize,
+    is_kept: bool,
+    closes: bool,
+}
+
+pub struct Server {
+    pub engine: SimEngine,
+    parked: HashMap<u64, Parked>,
+    next_value: u64,
+    seen: HashSet<u32>,
+    batch_max: usize,
+}
+
+impl Server {
+    pub fn new(driver: SimDriver<Box<[u8]>>, config: Config, batch_max: usize) -> Self {
+        let mut router = Router::new();
+        for (endpoint, method) in ["GET", "POST", "PUT", "HEAD"].into_iter().enumerate() {
+            router
+                .add(
+                    "/h/{action}/{id}/{size}/{wait}/{fields}",
+                    method,
+                    endpoint as u32,
+                )
+                .unwrap_or_else(|error| unreachable!("a good route: {error}"));
+        }
+        Server {
+            engine: Engine::new(driver, config, Rc::new(router)),
+            parked: HashMap::new(),
+            next_value: 1,
+            seen: HashSet::new(),
+            batch_max,
+        }
+    }
+
+    /// One turn, and everything that follows from it.
+    pub fn step(&mut self, net: &std::cell::RefCell<Net>) {
+        self.engine.before_turn();
+        if let Err(errno) = self.engine.wait_for_events(true) {
+            net.borrow_mut()
+                .violation(&format!("the driver failed: {errno:?}"));
+        }
+        self.engine.after_turn();
+        if let Err(rule) = self.engine.audit() {
+            net.borrow_mut().violation(&rule);
+        }
+        while let Some(value) = self.engine.next_due() {
+            self.resume(net, value);
+        }
+        while let Some(id) = self.engine.next_overdue() {
+            self.overdue(id);
+        }
+        for _ in 0..self.batch_max {
+            let Some(id) = self.engine.next_ready() else {
+                break;
+            };
+            self.handle(net, id);
+        }
+        while let Some(body) = self.engine.take_released() {
+            drop(body);
+        }
+    }
+
+    fn handle(&mut self, net: &std::cell::RefCell<Net>, id: ExchangeId) {
+        let Some(view) = self.engine.request(id) else {
+            net.borrow_mut()
+                .violation("a request is ready and cannot be looked at");
+        };
+        let status = match view.route() {
+            Route::Endpoint(_) => 200,
+            Route::NotFound => 404,
+            Route::MethodNotAllowed => 405,
+        };
+        if status != 200 {
+            self.engine.respond(id, status, Body::Copied(b"no\n"));
+            return;
+        }
+        let number = |index| -> u64 {
+            let text = view.param(index).unwrap_or_default();
+            std::str::from_utf8(text)
+                .ok()
+                .and_then(|text| text.parse().ok())
+                .unwrap_or(0)
+        };
+        let action = String::from_utf8_lossy(view.param(0).unwrap_or_default()).into_owned();
+        let answer = Answer {
+            id: number(1) as u32,
+            size: number(2) as usize,
+            fields: number(4) as usize,
+            is_kept: action == "kept",
+            closes: action == "last",
+        };
+        let wait_us = number(3);
+        let digest = digest_of(&view);
+        if answer.id != 0 && !self.seen.insert(answer.id) {
+            let text = format!("request {} reached a handler twice", answer.id);
+            net.borrow_mut().violation(&text);
+        }
+        net.borrow_mut()
+            .note(|| format!("request {}: {action}", answer.id));
+        let waits = match action.as_str() {
+            "park" => 1,
+            "parks" => 3,
+            "never" | "stubborn" => u32::MAX,
+            _ => 0,
+        };
+        if waits == 0 {
+            return self.answer(id, digest, &answer);
+        }
+        self.park(Parked {
+            id,
+            digest,
+            waits,
+            wait_us: if waits == u32::MAX {
+                50_000
+            } else {
+                wait_us / u64::from(waits)
+            },
+            answer,
+            is_stubborn: action == "stubborn",
+        });
+    }
+
+    fn park(&mut self, mut parked: Parked) {
+        parked.waits -= u32::from(parked.waits != u32::MAX);
+        let value = self.next_value;
+        self.next_value += 1;
+        self.engine.park(parked.id);
+        let at_us = self.engine.clock_us() + parked.wait_us;
+        self.engine.set_timer(at_us, value);
+        self.parked.insert(value, parked);
+    }
+
+    fn resume(&mut self, net: &std::cell::RefCell<Net>, value: u64) {
+        let Some(parked) = self.parked.remove(&value) else {
+            return;
+        };
+        if let Some(view) = self.engine.request(parked.id)
+            && digest_of(&view) != parked.digest
+        {
+            net.borrow_mut()
+                .violation("a request has changed while its handler waited");
+        }
+        // One that does not end does end when nobody listens any more.
+        let is_gone = self.engine.request(parked.id).is_none();
+        if parked.waits == 0 || (parked.waits == u32::MAX && is_gone) {
+            self.answer(parked.id, parked.digest, &parked.answer);
+        } else {
+            self.park(parked);
+        }
+    }
+
+    fn overdue(&mut self, id: ExchangeId) {
+        if self.engine.is_overtime(id) {
+            self.engine.abandon(id);
+            return;
+        }
+        self.engine.start_overtime(id, OVERTIME_MS);
+        let told = self
+            .parked
+            .iter()
+            .find(|(_, parked)| parked.id == id && !parked.is_stubborn)
+            .map(|(&value, _)| value);
+        if let Some(value) = told {
+            self.parked.remove(&value);
+            self.engine.clear_fields(id);
+            self.engine.respond(id, 503, Body::Copied(b"late\n"));
+        }
+    }
+
+    fn answer(&mut self, id: ExchangeId, digest: u64, answer: &Answer) {
+        let engine = &mut self.engine;
+        // Without memory for a field there is no right answer: nobody gets a wrong one.
+        let mut set =
+            |name: &[u8], value: &[u8], replace| engine.set_field(id, name, value, replace).is_ok();
+        let mut is_whole = set(b"X-Id", b"replaced by what follows", true)
+            && set(b"X-Id", answer.id.to_string().as_bytes(), true)
+            && set(b"X-Digest", format!("{digest:016x}").as_bytes(), true);
+        for index in 0..answer.fields {
+            let value = "f".repeat(index * 3);
+            is_whole = is_whole
+                && set(
+                    format!("X-Field-{index}").as_bytes(),
+                    value.as_bytes(),
+                    false,
+                );
+        }
+        if !is_whole {
+            engine.clear_fields(id);
+            engine.close_after(id);
+            engine.respond(id, 503, Body::Copied(b"no memory\n"));
+            return;
+        }
+        if answer.closes {
+            engine.close_after(id);
+        }
+        let body: Vec<u8> = (0..answer.size).map(|at| filler(answer.id, at)).collect();
+        if answer.is_kept {
+            engine.respond(id, 200, Body::Kept(body.into_boxed_slice()));
+        } else {
+            engine.respond(id, 200, Body::Copied(&body));
+        }
+    }
+
+    /// Handlers that still wait.
+    pub fn waiting(&self) -> usize {
+        self.parked.len()
+    }
+
+    /// Nothing may be held when nobody is connected; the operations that are left are `listeners`.
+    pub fn check_at_rest(&self, net: &mut Net, listeners: usize) {
+        let held = self.engine.held();
+        if held != Held::default() {
+            net.violation(&format!(
+                "nobody is connected, and the engine holds {held:?}"
+            ));
+        }
+        let (operations, leases) = (
+            self.engine.driver().operations(),
+            self.engine.driver().leases(),
+        );
+        if operations > listeners || leases > 0 {
+            net.violation(&format!(
+                "nobody is connected, and the driver holds {operations} operations for \
+                 {listeners} listeners, {leases} leases"
+            ));
+        }
+        if net.open_descriptors() != listeners {
+            let count = net.open_descriptors();
+            net.violation(&format!(
+                "{count} descriptors are open for {listeners} listeners"
+            ));
+        }
+    }
+}
+
+fn digest_of<B: theframework_io::KeptBytes>(view: &RequestView<'_, B>) -> u64 {
+    let mut digest = fnv(FNV_START, view.method());
+    digest = fnv(digest, view.target());
+    digest = fnv(digest, view.header("x-token").unwrap_or_default());
+    fnv(digest, view.body())
+}
