@@ -7,6 +7,7 @@ use theframework_io::{Driver, KeptBytes};
 use theframework_memory::Key;
 
 use crate::accept::RESERVE;
+use crate::close::DRAIN_IDLE_MS;
 use crate::connection::{Connection, Ending};
 use crate::engine::Engine;
 use crate::exchange::{NOBODY, Progress};
@@ -74,9 +75,11 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             "{in_reserve} connections are of the reserve, {} are counted",
             self.listeners.in_reserve()
         );
+        // Who was accepted and had to wait is served all the same when the drain begins.
         must!(
             in_reserve <= RESERVE
-                && self.connections.len() - in_reserve <= self.config.max_connections,
+                && (self.connections.len() - in_reserve <= self.config.max_connections
+                    || self.drain.is_some()),
             "{} connections are open, {in_reserve} of them of the reserve",
             self.connections.len()
         );
@@ -175,6 +178,13 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             !waits_for_peer || !times_out || connection.read_deadline_ms != u64::MAX,
             "waits for its peer ({progress:?}, {:?}) without a deadline",
             connection.ending
+        );
+        must!(
+            self.drain.is_none()
+                || !connection.is_idle()
+                || !connection.output.is_empty()
+                || connection.read_deadline_ms <= self.now_ms + DRAIN_IDLE_MS,
+            "idle, and stays although the drain has begun"
         );
         must!(
             connection.output.in_flight.is_none()

@@ -21,7 +21,7 @@ use crate::exchange::Progress;
 const LINGER_MS: u64 = 2000;
 /// How long an idle connection stays readable when the drain begins: a request that is on its way
 /// is answered.
-const DRAIN_IDLE_MS: u64 = 1000;
+pub(crate) const DRAIN_IDLE_MS: u64 = 1000;
 
 impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
     /// Nothing more is read; the connection ends when what is queued has been sent.

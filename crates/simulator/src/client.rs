@@ -1,6 +1,7 @@
 //! Simulated clients: each follows its plan, and holds the server to what must come back.
 
 use std::cell::RefCell;
+use std::collections::HashSet;
 use std::os::fd::RawFd;
 use std::rc::Rc;
 
@@ -48,6 +49,8 @@ pub struct Shared {
     pub overloaded: u64,
     /// Connections that ended without a reason that their client knows.
     pub unexplained: u64,
+    /// Requests that were answered while the server drained: no other follows.
+    pub last_answers: HashSet<u32>,
     /// Clients that have not ended.
     pub left: usize,
 }
@@ -348,8 +351,9 @@ impl Client {
                 fields,
                 closes,
             } => {
+                let is_last = shared.last_answers.contains(&id);
                 answer.status == 200
-                    && answer.closes == (closes || (shared.is_ending && answer.closes))
+                    && answer.closes == (closes || is_last)
                     && self.is_right(answer, id, is_head, digest, size, fields)
             }
             Expected::Status { status, closes, .. } => {

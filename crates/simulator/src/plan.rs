@@ -254,6 +254,8 @@ struct Wanted {
     expects_continue: bool,
     closes: bool,
     fields: usize,
+    /// The answer has a body.
+    is_get: bool,
 }
 
 impl<'a> Writer<'a> {
@@ -297,12 +299,13 @@ impl<'a> Writer<'a> {
                 Cutting::Pieces(1, self.plan.config.read_timeout_ms * 600)
             }
             0 | 1 => Cutting::Whole,
-            // Never so slow that a timeout strikes: 400 pieces, 40 ms at most.
+            // Never so slow that a timeout strikes: about 200 pieces, 40 ms.
             2 => Cutting::Pieces(
-                self.rng.usize(1..3000).max(self.script.len() / 400),
-                self.rng.u64(1..100),
+                self.rng.usize(1..3000).max(self.script.len() / 100),
+                self.rng.u64(1..200),
             ),
-            _ => Cutting::Pieces((self.script.len() / 2000).max(1), 20),
+            // Byte by byte, if there are few.
+            _ => Cutting::Pieces((self.script.len() / 150).max(1), 50),
         };
         ClientPlan {
             kind: self.kind,
@@ -351,6 +354,7 @@ impl<'a> Writer<'a> {
             } else {
                 0
             },
+            is_get: false,
         }
     }
 
@@ -378,7 +382,7 @@ impl<'a> Writer<'a> {
         let method = match (wanted.body > 0, rng.u32(0..12)) {
             (true, 0..6) => "POST",
             (true, _) => "PUT",
-            (false, 0) => "HEAD",
+            (false, 0) if !wanted.is_get => "HEAD",
             (false, _) => "GET",
         };
         let is_old = wanted.closes && wanted.action != "last" && !wanted.is_chunked && rng.bool();
@@ -719,6 +723,7 @@ impl<'a> Writer<'a> {
             let wanted = Wanted {
                 action: if self.rng.bool() { "kept" } else { "now" },
                 size: self.rng.usize(80_000..200_000),
+                is_get: true,
                 ..Wanted::default()
             };
             self.request(id, wanted);

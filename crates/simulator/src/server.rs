@@ -2,13 +2,17 @@
 //!
 //! Handlers do what the request's path says: `/h/{action}/{id}/{size}/{wait_us}/{fields}`.
 
-use std::collections::{HashMap, HashSet};
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::rc::Rc;
+
+use fastrand::Rng;
 
 use theframework::{Body, Config, Engine, ExchangeId, Held, RequestView, Route, Router};
 use theframework_io::Driver as _;
 use theframework_io::sim::{FNV_START, Net, SimDriver, fnv};
 
+use crate::client::Shared;
 use crate::plan::filler;
 
 pub type SimEngine = Engine<SimDriver<Box<[u8]>>, Box<[u8]>>;
@@ -43,10 +47,20 @@ pub struct Server {
     next_value: u64,
     seen: HashSet<u32>,
     batch_max: usize,
+    /// Exchanges that have ended; who names them later must be told so.
+    over: VecDeque<ExchangeId>,
+    rng: Rng,
+    shared: Rc<RefCell<Shared>>,
 }
 
 impl Server {
-    pub fn new(driver: SimDriver<Box<[u8]>>, config: Config, batch_max: usize) -> Self {
+    pub fn new(
+        driver: SimDriver<Box<[u8]>>,
+        config: Config,
+        batch_max: usize,
+        seed: u64,
+        shared: &Rc<RefCell<Shared>>,
+    ) -> Self {
         let mut router = Router::new();
         for (endpoint, method) in ["GET", "POST", "PUT", "HEAD"].into_iter().enumerate() {
             router
@@ -63,11 +77,14 @@ impl Server {
             next_value: 1,
             seen: HashSet::new(),
             batch_max,
+            over: VecDeque::new(),
+            rng: Rng::with_seed(seed ^ 0xbad),
+            shared: Rc::clone(shared),
         }
     }
 
     /// One turn, and everything that follows from it.
-    pub fn step(&mut self, net: &std::cell::RefCell<Net>) {
+    pub fn step(&mut self, net: &RefCell<Net>) {
         self.engine.before_turn();
         if let Err(errno) = self.engine.wait_for_events(true) {
             net.borrow_mut()
@@ -83,6 +100,7 @@ impl Server {
         while let Some(id) = self.engine.next_overdue() {
             self.overdue(id);
         }
+        self.name_what_is_over(net);
         for _ in 0..self.batch_max {
             let Some(id) = self.engine.next_ready() else {
                 break;
@@ -94,7 +112,36 @@ impl Server {
         }
     }
 
-    fn handle(&mut self, net: &std::cell::RefCell<Net>, id: ExchangeId) {
+    /// A late call for an exchange that has ended: nothing may come of it.
+    fn name_what_is_over(&mut self, net: &RefCell<Net>) {
+        if self.over.is_empty() || self.rng.u32(0..4) > 0 {
+            return;
+        }
+        let id = self.over[self.rng.usize(0..self.over.len())];
+        let is_taken = match self.rng.u32(0..3) {
+            0 => self.engine.respond(id, 200, Body::Copied(b"late\n")),
+            1 => self.engine.set_field(id, b"X-Late", b"1", false).is_ok(),
+            _ => {
+                self.engine.park(id);
+                self.engine.close_after(id);
+                self.engine.abandon(id);
+                self.engine.request(id).is_some()
+            }
+        };
+        if is_taken {
+            net.borrow_mut()
+                .violation("an exchange that had ended took a late call");
+        }
+    }
+
+    fn ended(&mut self, id: ExchangeId) {
+        if self.over.len() == 64 {
+            self.over.pop_front();
+        }
+        self.over.push_back(id);
+    }
+
+    fn handle(&mut self, net: &RefCell<Net>, id: ExchangeId) {
         let Some(view) = self.engine.request(id) else {
             net.borrow_mut()
                 .violation("a request is ready and cannot be looked at");
@@ -106,7 +153,7 @@ impl Server {
         };
         if status != 200 {
             self.engine.respond(id, status, Body::Copied(b"no\n"));
-            return;
+            return self.ended(id);
         }
         let number = |index| -> u64 {
             let text = view.param(index).unwrap_or_default();
@@ -164,7 +211,7 @@ impl Server {
         self.parked.insert(value, parked);
     }
 
-    fn resume(&mut self, net: &std::cell::RefCell<Net>, value: u64) {
+    fn resume(&mut self, net: &RefCell<Net>, value: u64) {
         let Some(parked) = self.parked.remove(&value) else {
             return;
         };
@@ -198,6 +245,7 @@ impl Server {
             self.parked.remove(&value);
             self.engine.clear_fields(id);
             self.engine.respond(id, 503, Body::Copied(b"late\n"));
+            self.ended(id);
         }
     }
 
@@ -222,10 +270,13 @@ impl Server {
             engine.clear_fields(id);
             engine.close_after(id);
             engine.respond(id, 503, Body::Copied(b"no memory\n"));
-            return;
+            return self.ended(id);
         }
         if answer.closes {
             engine.close_after(id);
+        }
+        if engine.is_draining() {
+            self.shared.borrow_mut().last_answers.insert(answer.id);
         }
         let body: Vec<u8> = (0..answer.size).map(|at| filler(answer.id, at)).collect();
         if answer.is_kept {
@@ -233,6 +284,7 @@ impl Server {
         } else {
             engine.respond(id, 200, Body::Copied(&body));
         }
+        self.ended(id);
     }
 
     /// Handlers that still wait.
