@@ -204,12 +204,11 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
                     if connection.peer_ended {
                         return self.end_after_output(key);
                     }
-                    // While a response is being sent, its own deadline counts: see `on_send`.
-                    connection.read_deadline_ms = if connection.output.is_empty() {
-                        idle_deadline_ms
-                    } else {
-                        u64::MAX
-                    };
+                    // While a response is being sent, `submit` and `on_send` say which deadline
+                    // counts.
+                    if connection.output.is_empty() {
+                        connection.read_deadline_ms = idle_deadline_ms;
+                    }
                     return self.arm_timer(key);
                 }
                 match self.parse(key) {

@@ -12,7 +12,7 @@ use crate::plan::{Act, ClientPlan, Cutting, Expected, Plan, Reading, Timeout, fi
 
 /// How far a timeout may be from its time: a tick, a millisecond, and what the simulated system
 /// itself is late by.
-const LATE_US: u64 = 25_000;
+const LATE_US: u64 = 15_000;
 const EARLY_US: u64 = 5_000;
 /// No client of any plan needs as long as this.
 const PATIENCE_US: u64 = 400_000_000;
