@@ -49,8 +49,9 @@ use crate::socket;
 use crate::write::{KeptBytes, Write};
 use sources::{NONE, Readiness, Sources};
 
-/// Edges taken by one system call; what is beyond comes with the next.
-const EVENTS_MAX: usize = 1024;
+/// Edges taken by one system call; what is beyond comes with the next. So few that a turn's arrivals
+/// neither use up the receive buffers nor need more writes at a time than a server keeps.
+const EVENTS_MAX: usize = 256;
 
 /// Sizes of a driver.
 #[derive(Copy, Clone, Debug)]
@@ -167,14 +168,14 @@ impl<B: KeptBytes> PollDriver<B> {
                 ops: Slab::new(),
                 free: (0..pool.count()).rev().collect(),
                 pool,
-                sends: VecDeque::with_capacity(EVENTS_MAX),
-                tries: VecDeque::with_capacity(EVENTS_MAX),
-                later: VecDeque::with_capacity(EVENTS_MAX),
-                starved: VecDeque::with_capacity(EVENTS_MAX),
-                events: VecDeque::with_capacity(EVENTS_MAX),
-                sent: VecDeque::with_capacity(EVENTS_MAX),
+                sends: VecDeque::with_capacity(1024),
+                tries: VecDeque::with_capacity(1024),
+                later: VecDeque::with_capacity(1024),
+                starved: VecDeque::with_capacity(1024),
+                events: VecDeque::with_capacity(1024),
+                sent: VecDeque::with_capacity(1024),
                 finals: 0,
-                closing: Vec::with_capacity(EVENTS_MAX),
+                closing: Vec::with_capacity(1024),
             },
             clock: Clock::start(),
             has_looked: false,
