@@ -270,8 +270,10 @@ impl<B: KeptBytes> Core<B> {
         self.link(key);
         match self.sources.watch_anew(fd, interest == Interest::Writable) {
             Ok(()) => {}
-            // Always ready, and never hung up: a regular file.
-            Err(Errno(libc::EPERM)) if interest == Interest::HangUp => {}
+            // A regular file: always ready, and it has no end to wait for.
+            Err(Errno(libc::EPERM)) if interest == Interest::HangUp => {
+                self.fail(key, Errno(libc::EINVAL));
+            }
             Err(Errno(libc::EPERM)) => self.finish(key, |_| Outcome::Ready),
             Err(errno) => self.fail(key, errno),
         }
