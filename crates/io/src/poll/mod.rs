@@ -582,3 +582,6 @@ impl<B: KeptBytes> Drop for PollDriver<B> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -235,6 +235,8 @@ pub fn a_forked_child_takes_nothing_and_brings_nothing<D: OnSystem>() {
     let (ours, mut theirs) = at(number, bench.world.pair());
     let receive = bench.driver.receive(number, 1).unwrap();
     bench.quiet();
+    // Submitted, and in no turn yet: it goes out once, from the parent.
+    let send = bench.driver.send(number, 3, write(b"once", None)).unwrap();
     let (told, tell) = pipe();
     let (dropped, drop_done) = pipe();
     // SAFETY: the child touches only what is its own, and ends without running any more of the test.
@@ -251,6 +253,12 @@ pub fn a_forked_child_takes_nothing_and_brings_nothing<D: OnSystem>() {
     }
     drop(told);
     File::from(dropped).read_exact(&mut [0]).unwrap();
+    bench.world.settle();
+    assert_eq!(theirs.read_available().bytes, b"");
+    bench.turn(Wait::Poll);
+    assert!(matches!(bench.last(send), Outcome::Sent(_, Ok(()))));
+    bench.world.settle();
+    assert_eq!(theirs.read_available().bytes, b"once");
     theirs.write(b"still ours");
     assert_eq!(bench.receive(10), b"still ours");
     assert_eq!(bench.cancel(receive), b"");
