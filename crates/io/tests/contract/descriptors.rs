@@ -266,6 +266,7 @@ pub fn a_forked_child_takes_nothing_and_brings_nothing<D: OnSystem>() {
     bench.turn(Wait::Poll);
     let (ours, mut new_peer) = at(number, bench.world.pair());
     let receive = bench.driver.receive(number, 2).unwrap();
+    let hang_up = bench.driver.poll(number, Interest::HangUp, 3).unwrap();
     theirs.write(b"for the child's copy");
     bench.quiet();
     theirs.shutdown_write();
@@ -273,6 +274,7 @@ pub fn a_forked_child_takes_nothing_and_brings_nothing<D: OnSystem>() {
     new_peer.write(b"new");
     assert_eq!(bench.receive(3), b"new");
     assert_eq!(bench.cancel(receive), b"");
+    assert_eq!(bench.cancel(hang_up), b"");
     bench.driver.close(ours);
     bench.assert_clean();
     drop(tell);
@@ -301,6 +303,30 @@ pub fn a_shared_listener_is_polled_by_all<D: OnSystem>() {
     }
     one.assert_clean();
     two.assert_clean();
+}
+
+extern "C" fn ignore(_signal: libc::c_int) {}
+
+/// A signal ends a wait, so that whoever runs the driver can look what it was.
+pub fn a_signal_ends_a_wait<D: OnSystem>() {
+    let mut bench = bench::<D>(1);
+    // SAFETY: the handler does nothing; the thread that is told lives until it has joined the other.
+    let this = unsafe {
+        libc::signal(libc::SIGUSR1, ignore as *const () as libc::sighandler_t);
+        libc::pthread_self()
+    };
+    let other = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(50));
+        // SAFETY: see above.
+        unsafe { libc::pthread_kill(this, libc::SIGUSR1) };
+    });
+    let before_us = bench.driver.now_us();
+    bench.turn(Wait::For(Some(Duration::from_secs(5))));
+    let waited_us = bench.driver.now_us() - before_us;
+    assert!((40_000..2_000_000).contains(&waited_us), "{waited_us} us");
+    assert!(bench.driver.next_event().is_none());
+    other.join().unwrap();
+    bench.assert_clean();
 }
 
 const CHILD: &str = "THEFRAMEWORK_CONTRACT_CHILD";

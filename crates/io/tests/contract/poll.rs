@@ -151,6 +151,11 @@ fn a_cancelled_write_comes_home() {
 }
 
 #[test]
+fn a_write_to_a_socket_that_takes_nothing_waits() {
+    send::a_write_to_a_socket_that_takes_nothing_waits::<World>();
+}
+
+#[test]
 fn a_small_write_that_is_cancelled_ends_in_its_turn() {
     send::a_small_write_that_is_cancelled_ends_in_its_turn::<World>();
 }
@@ -328,6 +333,11 @@ fn a_forked_child_takes_nothing_and_brings_nothing() {
 #[test]
 fn a_shared_listener_is_polled_by_all() {
     descriptors::a_shared_listener_is_polled_by_all::<Driver>();
+}
+
+#[test]
+fn a_signal_ends_a_wait() {
+    descriptors::a_signal_ends_a_wait::<Driver>();
 }
 
 #[test]

@@ -30,13 +30,23 @@ pub fn a_poll_sees_what_was_there_before<W: World>() {
     let (ours, mut theirs) = bench.world.pair();
     theirs.write(b"xy");
     bench.world.settle();
-    for _ in 0..3 {
-        let op = bench
-            .driver
-            .poll(ours.as_raw_fd(), Interest::Readable, 4)
-            .unwrap();
-        assert!(matches!(bench.last(op), Outcome::Ready));
+    // Alone, and beside another that has been watching all the while.
+    let mut hang_up = None;
+    for round in 0..6 {
+        if round == 3 {
+            let fd = ours.as_raw_fd();
+            hang_up = Some(bench.driver.poll(fd, Interest::HangUp, 3).unwrap());
+        }
+        for _ in 0..2 {
+            let op = bench
+                .driver
+                .poll(ours.as_raw_fd(), Interest::Readable, 4)
+                .unwrap();
+            assert!(matches!(bench.last(op), Outcome::Ready));
+        }
+        bench.quiet();
     }
+    assert_eq!(bench.cancel(hang_up.unwrap()), b"");
     for unread in [true, false] {
         let space = Space::Input(input(b"", 1));
         let mut space = Some(space);

@@ -132,13 +132,12 @@ pub fn a_cancelled_write_comes_home<W: World>() {
     let event = bench.event();
     assert!(matches!(event.outcome, Outcome::SendProgress(_)));
     bench.until_nothing_moves();
-    let mut sent = 0;
     bench.driver.cancel(op);
     bench.driver.cancel(op);
-    match bench.last(op) {
-        Outcome::Sent(write, Err(Errno::CANCELLED)) => sent += write.sent(),
+    let sent = match bench.last(op) {
+        Outcome::Sent(write, Err(Errno::CANCELLED)) => write.sent(),
         other => panic!("{other:?}"),
-    }
+    };
     assert!(sent < 2_000_000);
     // No byte is sent that the write does not know of.
     let mut arrived = 0;
@@ -150,6 +149,43 @@ pub fn a_cancelled_write_comes_home<W: World>() {
         }
     }
     assert_eq!(arrived, sent);
+    bench.assert_clean();
+}
+
+/// A large write says nothing until something was taken; a small one says at once that it waits.
+pub fn a_write_to_a_socket_that_takes_nothing_waits<W: World>() {
+    let mut bench = Bench::<W>::new(1);
+    let (ours, mut theirs) = bench.world.pair();
+    let mut expected = 0;
+    let large = pattern(2_000_000);
+    let is_full = (0..20).any(|_| {
+        let op = bench
+            .driver
+            .send(ours.as_raw_fd(), 3, write(&large, None))
+            .unwrap();
+        let progress = bench.until_nothing_moves();
+        assert!(progress.first() != Some(&0) && progress.is_sorted_by(|a, b| a < b));
+        bench.driver.cancel(op);
+        match bench.last(op) {
+            Outcome::Sent(write, Err(Errno::CANCELLED)) => {
+                expected += write.sent();
+                write.sent() == 0
+            }
+            other => panic!("{other:?}"),
+        }
+    });
+    assert!(is_full);
+    let op = bench
+        .driver
+        .send(ours.as_raw_fd(), 3, write(b"small", None))
+        .unwrap();
+    bench.turn(Wait::Poll);
+    let event = bench.driver.next_event().expect("it says that it waits");
+    assert_eq!((event.op, event.more), (op, true));
+    assert!(matches!(event.outcome, Outcome::SendProgress(0)));
+    let sending = bench.send_to(&mut theirs, op);
+    assert_eq!((sending.arrived.len(), sending.sent), (expected + 5, 5));
+    assert!(sending.arrived.ends_with(b"small"));
     bench.assert_clean();
 }
 
