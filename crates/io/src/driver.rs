@@ -127,7 +127,7 @@ pub trait Driver<B> {
     /// The time of day, since 1970. It may jump both ways.
     fn unix_time(&self) -> Duration;
 
-    /// Starts accepting on a listener, until cancelled. Each connection is an event.
+    /// Starts accepting on a non-blocking listener, until cancelled. Each connection is an event.
     ///
     /// # Errors
     /// [`OutOfMemory`] when no operation slot can be had.
@@ -139,7 +139,7 @@ pub trait Driver<B> {
     /// The operating system's; `EAGAIN` (nobody is waiting) is `Ok(None)`.
     fn accept_now(&mut self, listener: RawFd) -> Result<Option<Self::Socket>, Errno>;
 
-    /// Starts receiving into leased buffers, until end of stream, error or cancel.
+    /// Starts receiving from a stream socket into leased buffers, until end of stream, error or cancel.
     ///
     /// # Errors
     /// [`OutOfMemory`] when no operation slot can be had.
@@ -175,7 +175,8 @@ pub trait Driver<B> {
     /// Who is at the other end; none on a Unix socket. One system call.
     fn peer_address(&self, fd: RawFd) -> Option<SocketAddr>;
 
-    /// Whether events wait that need no waiting for: a look at shared memory, no system call.
+    /// Whether events wait that need no waiting for, ends of writes apart: at most one system call,
+    /// which does not wait. What it finds is for the following turn, which then does not look again.
     fn has_events(&mut self) -> bool;
 
     /// Submits everything queued and gathers events; at most one system call.

@@ -2,6 +2,7 @@
 //!
 //! * [`Driver`]: submit an operation with a token, get events with that token.
 //! * [`UringDriver`]: the driver on io_uring.
+//! * [`PollDriver`]: the driver on epoll, for hosts without io_uring.
 //! * [`Write`]: one pending write, the owner of every byte that it sends.
 //! * [`Filling`]: a request body on its way into its final place.
 //! * [`Lease`]: bytes that arrived in a buffer of the receive pool.
@@ -14,6 +15,7 @@ mod clock;
 mod driver;
 mod filling;
 mod lease;
+mod poll;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod socket;
@@ -24,6 +26,7 @@ mod write;
 pub use driver::{Driver, Errno, Event, Interest, OpId, Outcome, SEND_AT_ONCE_MAX, Wait};
 pub use filling::{Filling, Space};
 pub use lease::{LEASE_SIZE, Lease, LeasePool};
+pub use poll::{PollConfig, PollDriver};
 pub use timer::{TICK_US, TimerId, TimerWheel};
 pub use uring::{SetupError, UringConfig, UringDriver, probe};
 pub use write::{KeptBytes, NoBody, Write};

@@ -18,6 +18,16 @@ pub(crate) fn last_errno() -> Errno {
 
 /// Takes one waiting connection from a non-blocking listener; `None` when nobody waits.
 pub(crate) fn accept(listener: RawFd) -> Result<Option<OwnedFd>, Errno> {
+    match accept_next(listener) {
+        Ok(socket) => Ok(Some(socket)),
+        // Nobody waits, or who waited has gone.
+        Err(Errno(libc::EAGAIN | libc::ECONNABORTED | libc::EINTR)) => Ok(None),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// As [`accept`], with every error as it is.
+pub(crate) fn accept_next(listener: RawFd) -> Result<OwnedFd, Errno> {
     // SAFETY: plain system call with null address pointers.
     let fd = unsafe {
         libc::accept4(
@@ -27,15 +37,11 @@ pub(crate) fn accept(listener: RawFd) -> Result<Option<OwnedFd>, Errno> {
             libc::SOCK_CLOEXEC,
         )
     };
-    if fd >= 0 {
-        // SAFETY: the kernel has just opened this descriptor for us.
-        return Ok(Some(unsafe { OwnedFd::from_raw_fd(fd) }));
+    if fd < 0 {
+        return Err(last_errno());
     }
-    match last_errno() {
-        // Nobody waits, or who waited has gone.
-        Errno(libc::EAGAIN | libc::ECONNABORTED | libc::EINTR) => Ok(None),
-        errno => Err(errno),
-    }
+    // SAFETY: the kernel has just opened this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Sends FIN. A peer that has gone already makes it fail, which changes nothing.

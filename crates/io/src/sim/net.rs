@@ -312,7 +312,7 @@ impl Net {
     }
 
     /// Takes a waiting connection; its new descriptor.
-    pub(crate) fn accept(&mut self, listener: RawFd) -> Option<RawFd> {
+    pub fn accept(&mut self, listener: RawFd) -> Option<RawFd> {
         let Resource::Listener { backlog } = &mut self.descriptor(listener, "accept").resource
         else {
             self.violation("accept on a connection");

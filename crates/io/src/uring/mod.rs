@@ -651,6 +651,3 @@ fn result_of(result: std::io::Result<usize>) -> Result<(), Errno> {
         },
     }
 }
-
-#[cfg(test)]
-mod tests;
