@@ -84,6 +84,10 @@ impl TimerWheel {
     /// Adds a timer; a deadline in the past fires at the next [`pop_expired`](Self::pop_expired).
     pub fn insert(&mut self, deadline: u64, token: u64) -> TimerId {
         let index = if self.free == NONE {
+            if self.entries.len() == self.entries.capacity() {
+                // By an eighth, not by half: an idle connection has one, and there are many.
+                self.entries.reserve_exact((self.entries.len() / 8).max(64));
+            }
             self.entries.push(Entry {
                 deadline,
                 token,
