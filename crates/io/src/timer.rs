@@ -76,6 +76,12 @@ impl TimerWheel {
         self.len
     }
 
+    /// The tokens of all timers that wait, in no order. Looks at every slot: for tests.
+    pub fn tokens(&self) -> impl Iterator<Item = u64> {
+        let waiting = self.entries.iter().filter(|entry| entry.place != FREE);
+        waiting.map(|entry| entry.token)
+    }
+
     /// Whether no timer is waiting.
     pub fn is_empty(&self) -> bool {
         self.len == 0

@@ -140,7 +140,9 @@ impl Sources {
             if needed > self.table.capacity() {
                 // By an eighth, not by half: ten thousand idle connections have little else.
                 let spare = missing.max(self.table.len() / 8).max(64);
-                self.table.try_reserve_exact(spare).map_err(|_| OutOfMemory)?;
+                self.table
+                    .try_reserve_exact(spare)
+                    .map_err(|_| OutOfMemory)?;
             }
             self.table.resize_with(needed, || Source::new(0));
         }
