@@ -351,6 +351,11 @@ fn a_signal_ends_a_wait() {
 }
 
 #[test]
+fn what_nobody_can_take_does_not_lengthen_a_wait() {
+    descriptors::what_nobody_can_take_does_not_lengthen_a_wait::<Driver>();
+}
+
+#[test]
 fn accepting_without_descriptors_fails_and_recovers() {
     let name = "poll::accepting_without_descriptors_fails_and_recovers";
     descriptors::accepting_without_descriptors_fails_and_recovers::<Driver>(name);
