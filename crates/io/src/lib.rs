@@ -28,5 +28,5 @@ pub use filling::{Filling, Space};
 pub use lease::{LEASE_SIZE, Lease, LeasePool};
 pub use poll::{PollConfig, PollDriver};
 pub use timer::{TICK_US, TimerId, TimerWheel};
-pub use uring::{SetupError, UringConfig, UringDriver, probe};
+pub use uring::{Feature, Features, SetupError, UringConfig, UringDriver, probe};
 pub use write::{KeptBytes, NoBody, Write};
