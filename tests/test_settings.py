@@ -50,6 +50,9 @@ def test_defaults() -> None:
         "handler_timeout": 30,
         "graceful_timeout": 30,
         "switch_interval": 0.0002,
+        "driver": "auto",
+        "receive_buffers": 512,
+        "io_uring_without": "",
         "server_header": "",
         "log_level": "info",
     }

@@ -17,8 +17,9 @@ from theframework.limits import connections_that_fit
 from theframework.listeners import somaxconn
 from theframework.settings import IO_URING_FEATURES, Settings, listed, resolve
 
-# What one ring with its queues and its buffer ring locks where the kernel counts it, rounded up.
-_RING_BYTES = 192 * 1024
+# What the queues of a ring lock where the kernel counts it; each receive buffer adds an entry.
+_RING_BYTES = 144 * 1024
+_ENTRY_BYTES = 16
 _SECCOMP_MODES = {"0": "no filter", "1": "strict", "2": "a filter is active, as in a container"}
 
 
@@ -41,7 +42,7 @@ def describe() -> tuple[list[str], bool]:
         ("seccomp", [_seccomp()]),
         ("cores", [str(len(os.sched_getaffinity(0)))]),
         ("open files", [_open_files()]),
-        ("locked memory", [_locked_memory()]),
+        ("locked memory", [_locked_memory(settings.receive_buffers)]),
         ("somaxconn", [_somaxconn()]),
     ]
     is_usable = problem is None or settings.driver != "io_uring"
@@ -61,7 +62,8 @@ def _io_uring(settings: Settings) -> tuple[list[str], str | None]:
     except core.DriverError as error:
         return ["does not work"], str(error)
     masked = listed(settings.io_uring_without)
-    lines = [f"works with {', '.join(one for one in IO_URING_FEATURES if one not in missing)}"]
+    found = [name for name in IO_URING_FEATURES if name not in missing]
+    lines = [f"works with {', '.join(found)}" if missing else "works, with all that is of use"]
     for name, since, replacement in core.io_uring_features():
         if name in missing:
             cause = "masked by io_uring_without" if name in masked else f"came with Linux {since}"
@@ -99,13 +101,14 @@ def _open_files() -> str:
     return f"{hard} (connections per worker: at most {connections_that_fit(hard)})"
 
 
-def _locked_memory() -> str:
+def _locked_memory(receive_buffers: int) -> str:
     soft, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     if soft == resource.RLIM_INFINITY:
         return "unlimited"
+    workers = soft // (_RING_BYTES + _ENTRY_BYTES * receive_buffers)
     return (
-        f"{soft // 1024} KiB (where the kernel counts rings, without CAP_IPC_LOCK: "
-        f"about {soft // _RING_BYTES} workers of this user)"
+        f"{soft // 1024} KiB (where rings are counted, without CAP_IPC_LOCK: "
+        f"workers of this user on io_uring: about {workers})"
     )
 
 

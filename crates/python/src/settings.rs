@@ -75,7 +75,11 @@ pub(crate) fn wish(
         "io_uring" => Some(DriverKind::IoUring),
         "poll" => Some(DriverKind::Poll),
         "auto" | "" => None,
-        other => return Err(PyValueError::new_err(format!("no driver is called {other}"))),
+        other => {
+            return Err(PyValueError::new_err(format!(
+                "no driver is called {other}"
+            )));
+        }
     };
     if !receive_buffers.is_power_of_two() || receive_buffers > 1 << 15 {
         return Err(PyValueError::new_err(format!(
