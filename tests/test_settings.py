@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from theframework._framework_core import choose_driver
 from theframework.addresses import TcpAddress, UnixAddress, parse_address
 from theframework.listeners import open_listeners
 from theframework.restarts import Restarts
@@ -19,6 +20,7 @@ from theframework.settings import page as settings_page
 from tests import test_settings as this_module
 from tests.client import page, request
 from tests.conftest import Start
+from tests.load import Exchange, Plan, run
 from tests.server import ROOT, Server
 
 HELLO = page("hello world")
@@ -68,11 +70,12 @@ def test_every_setting_has_an_environment_variable_and_an_option() -> None:
     for setting in TABLE:
         assert setting.env == "THEFRAMEWORK_" + setting.name.upper()
         assert setting.flag == "--" + setting.name.replace("_", "-")
+        word = (setting.choices or setting.words or ("word",))[-1]
         text, parsed = {
-            str: ("debug", "debug"),
+            str: (word, word),
             tuple: (":9", (":9",)),
             bool: ("yes", True),
-            int: ("100", 100),
+            int: ("128", 128),
             float: ("0.5", 0.5),
         }[setting.type]
         assert setting.default != parsed
@@ -125,6 +128,11 @@ def test_unknown_keyword_is_a_type_error() -> None:
         ("reuse_port", "perhaps"),
         ("reuse_port", 1),
         ("log_level", "LOUD"),
+        ("driver", "uring"),
+        ("receive_buffers", 8),
+        ("receive_buffers", 500),
+        ("receive_buffers", 65_536),
+        ("io_uring_without", "ext_arg,nonsense"),
         ("bind", "nowhere"),
         ("bind", [7]),
         ("bind", 7),
@@ -304,6 +312,43 @@ def test_effect_of_switch_interval(start: Start) -> None:
     for options, seconds in (((), 0.0002), (("--switch-interval", "0.01"), 0.01)):
         shown = float(start(*options).get("/switch-interval").body)
         assert shown == pytest.approx(seconds, abs=1e-6)
+
+
+def test_effect_of_driver(start: Start, driver: str) -> None:
+    if driver == "poll":
+        # The option wins over the environment, which says the other; see test_drivers for more.
+        assert start("--driver", "auto").driver == choose_driver("auto", 512, "", 1)[0]
+    else:
+        assert start("--driver", "poll").driver == "poll"
+
+
+def test_effect_of_receive_buffers(start: Start) -> None:
+    live = {}
+    for count in (16, 4096):
+        server = start("--receive-buffers", str(count))
+        live[count] = server.get("/allocations").json()[2]
+        # More connections than buffers have something to say at the same time.
+        hello = Exchange(request("GET", "/"), 200, b"hello world")
+        run(server.address, [Plan([hello] * 20, depth=4) for _ in range(100)])
+    growth = live[4096] - live[16]
+    assert 4080 * 4096 <= growth <= 4080 * 4096 * 1.05
+
+
+def test_effect_of_io_uring_without(start: Start, driver: str) -> None:
+    """Where a write cannot end silently, its end ends a wait: a turn more for each request."""
+    if driver == "poll":
+        start("--io-uring-without", "skip_success")
+        return
+    turns = []
+    for without in ("", "skip_success"):
+        server = start("--io-uring-without", without)
+        with server.client() as client:
+            before = client.get("/stats").json()["turns"]
+            for _ in range(200):
+                client.get("/")
+            turns.append(client.get("/stats").json()["turns"] - before)
+    assert turns[0] < 210
+    assert turns[1] > 390
 
 
 def test_effect_of_server_header(start: Start) -> None:

@@ -146,7 +146,7 @@ def sleep(seconds: float) -> None:
     """
 
 class DriverError(Exception):
-    """The driver that was asked for cannot be set up; one sentence with the cause and the remedy."""
+    """The driver that was asked for cannot be set up; one sentence with cause and remedy."""
 
 def choose_driver(
     driver: str, receive_buffers: int, without: str, workers: int

@@ -73,10 +73,7 @@ def _io_uring(settings: Settings) -> tuple[list[str], str | None]:
 
 def _driver(settings: Settings, problem: str | None) -> list[str]:
     """What ``auto`` takes, and what the environment asks for instead."""
-    if problem is None:
-        lines = ["auto takes io_uring"]
-    else:
-        lines = ["auto takes poll", f"since {problem}"]
+    lines = ["auto takes poll", f"since {problem}"] if problem else ["auto takes io_uring"]
     if settings.driver != "auto":
         verdict = ""
         if settings.driver == "io_uring" and problem is not None:

@@ -117,9 +117,9 @@ class Setting:
             self._check_bounds(parsed, value, source)
         if self.choices and parsed not in self.choices:
             raise self._refusal(value, source)
-        if self.words and not {*listed(parsed)} <= {*self.words}:
+        if self.words and isinstance(parsed, str) and not {*listed(parsed)} <= {*self.words}:
             raise self._refusal(value, source)
-        if self.is_power_of_two and parsed & (parsed - 1):
+        if self.is_power_of_two and isinstance(parsed, int) and parsed.bit_count() != 1:
             raise self._refusal(value, source)
         if isinstance(parsed, str) and not _is_header_text(parsed):
             raise SettingsError(f"{source} holds a character that no header or name may hold")
