@@ -128,6 +128,8 @@ def test_system_calls_per_request(
         assert calls.pop("recvfrom") <= requests + extra
         assert calls.pop("sendto", 0) + calls.pop("sendmsg", 0) <= requests + extra
     assert sum(calls.values()) <= extra
+    # A look at readiness is a system call of its own, before the wait that may follow it.
+    most = 1 if driver == "io_uring" else 2
     # The two are read at moments that are a turn apart.
-    assert waits <= turns + 2
-    assert waits <= requests + extra
+    assert waits <= most * turns + 2
+    assert waits <= most * requests + extra

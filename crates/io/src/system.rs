@@ -287,3 +287,70 @@ impl<B: KeptBytes> Driver<B> for SystemDriver<B> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::driver::Outcome;
+    use crate::write::NoBody;
+    use std::io::Write as _;
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::UnixStream;
+
+    const WISH: Wish = Wish {
+        kind: None,
+        receive_buffers: 16,
+        features: Features::ALL,
+        workers: 2,
+    };
+
+    fn links() -> Vec<String> {
+        std::fs::read_dir("/proc/self/fd")
+            .unwrap()
+            .filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok())
+            .map(|link| link.display().to_string())
+            .collect()
+    }
+
+    /// Receives through a driver of this configuration, and looks at the process's descriptors.
+    fn serve(config: &DriverConfig, link: &str) {
+        let mut driver = SystemDriver::<NoBody>::new(config).unwrap();
+        assert_eq!(driver.kind(), config.kind());
+        assert!(links().iter().any(|open| open == link), "{:?}", links());
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        driver.receive(ours.as_raw_fd(), 7).unwrap();
+        theirs.write_all(b"hello").unwrap();
+        let event = loop {
+            driver.turn(Wait::For(None)).unwrap();
+            if let Some(event) = driver.next_event() {
+                break event;
+            }
+        };
+        let Outcome::Received(lease) = event.outcome else {
+            panic!("{event:?}");
+        };
+        assert_eq!((event.token, event.more, &*lease), (7, true, &b"hello"[..]));
+        assert_eq!((driver.operations(), driver.leases()), (1, 1));
+    }
+
+    #[test]
+    fn the_one_that_was_asked_for_is_the_one_that_runs() {
+        let poll = Wish {
+            kind: Some(DriverKind::Poll),
+            ..WISH
+        };
+        let (config, problem) = choose(&poll).unwrap();
+        assert_eq!((config.kind(), problem.is_none()), (DriverKind::Poll, true));
+        serve(&config, "anon_inode:[eventpoll]");
+
+        let uring = Wish {
+            kind: Some(DriverKind::IoUring),
+            ..WISH
+        };
+        let (config, _) =
+            choose(&uring).expect("io_uring works on the machine that runs the tests");
+        assert_eq!(config.kind(), DriverKind::IoUring);
+        serve(&config, "anon_inode:[io_uring]");
+        assert_eq!(choose(&WISH).unwrap().0.kind(), DriverKind::IoUring);
+    }
+}
