@@ -103,12 +103,17 @@ pub struct UringDriver<B: KeptBytes> {
     buffers: ManuallyDrop<Buffers>,
     ops: ManuallyDrop<Slab<Op<B>>>,
     features: Features,
+    /// Completions come that nobody waits for: each wait has to see whether it is worth ending.
+    tells_too_much: bool,
+    /// What a newer kernel keeps armed is armed again, and reaches the kernel with the next enter.
+    arms_again: bool,
     clock: Clock,
     pool: LeasePool,
     starved: Vec<Key>,
     /// Operations that ended without the kernel: their final event is due.
     ended: VecDeque<Key>,
-    /// Inline sends by their position in the submission queue.
+    /// Inline sends by their position in the submission queue, when they post no completion; else
+    /// those whose success was heard of.
     inline: VecDeque<(u32, Key)>,
     /// Entries pushed so far, wrapping.
     pushed: u32,
@@ -154,6 +159,10 @@ impl<B: KeptBytes> UringDriver<B> {
             buffers: ManuallyDrop::new(buffers),
             ops: ManuallyDrop::new(Slab::new()),
             features: config.features,
+            tells_too_much: !(config.features.has(Feature::SkipSuccess)
+                && config.features.has(Feature::ExtArg)),
+            arms_again: !(config.features.has(Feature::MultishotReceive)
+                && config.features.has(Feature::MultishotAccept)),
             clock: Clock::start(),
             pool,
             starved: Vec::new(),
@@ -490,9 +499,7 @@ impl<B: KeptBytes> UringDriver<B> {
 
     /// The final event of one inline send that the kernel has consumed without a word.
     fn next_inline(&mut self) -> Option<Event<OwnedFd, B>> {
-        let consumed = self
-            .pushed
-            .wrapping_sub(self.ring.submission().len() as u32);
+        let consumed = self.consumed();
         while let Some(&(position, key)) = self.inline.front() {
             if (consumed.wrapping_sub(position) as i32) < 0 {
                 return None;
@@ -515,6 +522,78 @@ impl<B: KeptBytes> UringDriver<B> {
             }
         }
         None
+    }
+
+    /// How many entries the kernel has taken, wrapping.
+    fn consumed(&mut self) -> u32 {
+        self.pushed
+            .wrapping_sub(self.ring.submission().len() as u32)
+    }
+
+    /// Whether there is something to hand out, or the kernel has more to tell; no system call.
+    fn knows_of_events(&mut self) -> bool {
+        if self.tells_too_much {
+            self.sift();
+        }
+        if !self.ended.is_empty() || !self.reaped.is_empty() || !self.ring.completion().is_empty() {
+            return true;
+        }
+        let submission = self.ring.submission();
+        submission.taskrun() || submission.cq_overflow()
+    }
+
+    /// Takes the completions that a newer kernel would not have posted out of the others: what is
+    /// left in `reaped` is worth ending a wait for.
+    fn sift(&mut self) {
+        while let Some(entry) = { self.ring.completion().next() } {
+            let key = Key::from_u64(entry.user_data());
+            match self.ops.get(key) {
+                None => self.complete_unowned(&entry),
+                Some(Op {
+                    payload: Payload::Write(write),
+                    state: State::Inline,
+                    ..
+                }) if entry.result() >= 0
+                    && entry.result() as usize == write.len() - write.sent() =>
+                {
+                    let consumed = self.consumed();
+                    self.inline.push_back((consumed, key));
+                }
+                Some(_) => self.reaped.push_back(entry),
+            }
+        }
+    }
+
+    /// Submits and waits, with the kernel's own timeout if it has one.
+    fn enter(&mut self, timeout: Option<Duration>) -> std::io::Result<usize> {
+        match timeout {
+            None => self.ring.submit_and_wait(1),
+            Some(timeout) if self.features.has(Feature::ExtArg) => {
+                let timespec = types::Timespec::from(timeout);
+                let args = types::SubmitArgs::new().timespec(&timespec);
+                self.ring.submitter().submit_with_args(1, &args)
+            }
+            Some(timeout) => {
+                self.arm_timeout(timeout);
+                self.ring.submit_and_wait(1)
+            }
+        }
+    }
+
+    /// The same where completions come that are not worth ending a wait for.
+    fn enter_until_event(&mut self, timeout: Option<Duration>) -> std::io::Result<usize> {
+        let due_us = timeout.map(|timeout| self.now_us() + timeout.as_micros() as u64);
+        loop {
+            let left_us = due_us.map(|due_us| due_us.saturating_sub(self.now_us()));
+            let result = self.enter(left_us.map(Duration::from_micros));
+            let is_interrupted = result
+                .as_ref()
+                .is_err_and(|error| error.raw_os_error() != Some(libc::ETIME));
+            let is_over = due_us.is_some_and(|due_us| due_us <= self.now_us());
+            if is_interrupted || is_over || self.knows_of_events() {
+                return result;
+            }
+        }
     }
 
     /// Submits what stands behind an entry that the kernel refused.
@@ -644,11 +723,12 @@ impl<B: KeptBytes> Driver<B> for UringDriver<B> {
     }
 
     fn has_events(&mut self) -> bool {
-        if !self.ended.is_empty() || !self.reaped.is_empty() || !self.ring.completion().is_empty() {
-            return true;
+        if self.arms_again && !self.knows_of_events() && !self.ring.submission().is_empty() {
+            // What is armed again there finds only now what has come meanwhile. If this fails, so
+            // does the turn.
+            let _ = self.ring.submit();
         }
-        let submission = self.ring.submission();
-        submission.taskrun() || submission.cq_overflow()
+        self.knows_of_events()
     }
 
     fn turn(&mut self, wait: Wait) -> Result<(), Errno> {
@@ -671,21 +751,13 @@ impl<B: KeptBytes> Driver<B> for UringDriver<B> {
             }
             self.starved.drain(..fed);
         }
-        let must_not_wait = wait == Wait::Poll || self.has_events();
+        let must_not_wait = wait == Wait::Poll || self.knows_of_events();
         let result = match wait {
-            Wait::For(timeout) if !must_not_wait => match timeout {
-                Some(timeout) if !self.features.has(Feature::ExtArg) => {
-                    self.arm_timeout(timeout);
-                    self.ring.submit_and_wait(1)
-                }
-                Some(timeout) => {
-                    let timespec = types::Timespec::from(timeout);
-                    let args = types::SubmitArgs::new().timespec(&timespec);
-                    self.ring.submitter().submit_with_args(1, &args)
-                }
-                None => self.ring.submit_and_wait(1),
-            },
-            _ if self.ring.submission().is_empty() && !self.has_events() => Ok(0),
+            Wait::For(timeout) if !must_not_wait && self.tells_too_much => {
+                self.enter_until_event(timeout)
+            }
+            Wait::For(timeout) if !must_not_wait => self.enter(timeout),
+            _ if self.ring.submission().is_empty() && !self.knows_of_events() => Ok(0),
             _ => self.ring.submit(),
         };
         if !self.features.has(Feature::SubmitAll) {
