@@ -316,6 +316,7 @@ def serve_everything(server: Server) -> None:
     for client in waiting:
         assert client.read().whole() == page("slept", connection="close")
         client.assert_closed()
+        client.close()  # Or the server lingers.
     assert server.wait() == 0
     assert "Traceback" not in server.log()
 

@@ -60,6 +60,7 @@ def test_stop_finishes_what_is_in_flight(
     for client in clients:
         assert client.read().whole() == page("slept", connection="close")
         client.assert_closed()
+        client.close()  # Or the server lingers.
     assert server.wait() == 0
     assert "Traceback" not in server.log()
 
