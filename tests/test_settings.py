@@ -22,7 +22,7 @@ from tests import test_settings as this_module
 from tests.client import page, request
 from tests.conftest import Start
 from tests.load import Exchange, Plan, run
-from tests.server import ROOT, Server
+from tests.server import ROOT, Server, wait_for
 
 HELLO = page("hello world")
 
@@ -372,8 +372,15 @@ def ring_counts(pid: int) -> tuple[int, int]:
         for entry in os.scandir(f"/proc/{pid}/fd")
         if os.readlink(entry) == "anon_inode:[io_uring]"
     )
-    told = Path(f"/proc/{pid}/fdinfo/{ring}").read_text()
-    found = dict(re.findall(r"^(SqTail|CqTail):\t(\d+)$", told, re.MULTILINE))
+    found: dict[str, str] = {}
+
+    def has_told() -> bool:
+        # The kernel tells nothing while the ring is at work.
+        told = Path(f"/proc/{pid}/fdinfo/{ring}").read_text()
+        found.update(re.findall(r"^(SqTail|CqTail):\t(\d+)$", told, re.MULTILINE))
+        return len(found) == 2
+
+    wait_for(has_told, "the kernel's counts of the ring")
     return int(found["SqTail"]), int(found["CqTail"])
 
 
