@@ -10,8 +10,10 @@ from types import FrameType
 from typing import Any
 
 import pytest
+from theframework import _framework_core as core
 
-from tests.server import Server, command
+from tests import server as servers_under_test
+from tests.server import DRIVERS, Server, command
 
 TEST_SECONDS = 60
 LONG_TEST_SECONDS = 600
@@ -35,8 +37,21 @@ def time_limit(request: pytest.FixtureRequest) -> Iterator[None]:
     signal.signal(signal.SIGALRM, before)
 
 
+@pytest.fixture(scope="module", params=DRIVERS)
+def driver(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Every server of the test has this driver; the test runs once for each."""
+    name: str = request.param
+    try:
+        core.choose_driver(name, 512, "", 1)
+    except core.DriverError as error:
+        pytest.skip(f"the driver {name} cannot run here: {error}")
+    servers_under_test.default_driver = name
+    yield name
+    servers_under_test.default_driver = None
+
+
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
+def start(tmp_path: Path, driver: str) -> Iterator[Start]:
     """Start servers: ``start("--workers", "2", app="tests.apps.main:app")``."""
     servers: list[Server] = []
 
@@ -45,6 +60,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
         log_path = tmp_path / f"server-{len(servers)}.log"
         server = Server(command("run", app, *where, *options), log_path, **how)
         servers.append(server)
+        assert server.driver == driver or "--driver" in options
         return server
 
     yield start_one
@@ -64,7 +80,7 @@ def _stop_all(servers: list[Server]) -> None:
 
 
 @pytest.fixture(scope="module")
-def _shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Server]]:
+def _shared(driver: str) -> Iterator[list[Server]]:
     servers: list[Server] = []
     yield servers
     _stop_all(servers)
