@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
 import signal
 from collections.abc import Callable, Iterator
@@ -101,6 +102,21 @@ def server(_shared: list[Server], tmp_path_factory: pytest.TempPathFactory) -> I
         _shared.clear()
         shared.kill()
         raise
+
+
+@pytest.fixture
+def descriptors() -> Iterator[Callable[[int], None]]:
+    """Make room in this process for so many connections, or skip."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    def make_room(connections: int) -> None:
+        wanted = connections + 200
+        if hard != resource.RLIM_INFINITY and hard < wanted:
+            pytest.skip(f"{wanted} open files are needed, the hard limit is {hard}")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+
+    yield make_room
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.fixture

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import resource
 import socket
-from collections.abc import Callable, Iterator
-
-import pytest
+from collections.abc import Callable
 
 from tests.client import request
 from tests.conftest import Start
@@ -18,18 +15,6 @@ CONNECTIONS = 10_000
 LIVE_BYTES_MAX = 400
 RESIDENT_BYTES_MAX = 512
 ASKED = request("GET", "/", headers=("User-Agent: somebody",))
-
-
-@pytest.fixture
-def many_descriptors() -> Iterator[None]:
-    """A descriptor for each connection, in this process as in the server."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = CONNECTIONS + 200
-    if hard != resource.RLIM_INFINITY and hard < wanted:
-        pytest.skip(f"{wanted} open files are needed, the hard limit is {hard}")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def live_bytes(server: Server) -> int:
@@ -45,8 +30,9 @@ def ask(connection: socket.socket) -> None:
 
 
 def test_idle_connections_cost_next_to_nothing(
-    start: Start, many_descriptors: None, measured: Callable[[str], None]
+    start: Start, descriptors: Callable[[int], None], measured: Callable[[str], None]
 ) -> None:
+    descriptors(CONNECTIONS)
     small = start("--max-connections", "64")
     ask_once(small)
     at_rest, resident_at_rest = live_bytes(small), small.memory_kib() * 1024

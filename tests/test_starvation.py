@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-
-import pytest
 
 from tests.client import request
 from tests.conftest import Start
@@ -22,18 +19,6 @@ PARKED = 5000
 SLEPT = Exchange(request("GET", "/sleep/4"), 200, b"slept")
 
 
-@pytest.fixture
-def many_descriptors() -> Iterator[None]:
-    """A descriptor for each connection, in this process as in the server."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = PARKED + 200
-    if hard != resource.RLIM_INFINITY and hard < wanted:
-        pytest.skip(f"{wanted} open files are needed, the hard limit is {hard}")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
 def cpu_seconds(server: Server) -> float:
     """Processor time that the one worker has used."""
     fields = Path(f"/proc/{server.workers()[0]}/stat").read_text().rsplit(")", 1)[1].split()
@@ -41,9 +26,10 @@ def cpu_seconds(server: Server) -> float:
 
 
 def test_five_thousand_parked_handlers_end_in_time(
-    start: Start, many_descriptors: None, measured: Callable[[str], None]
+    start: Start, descriptors: Callable[[int], None], measured: Callable[[str], None]
 ) -> None:
     """In a prototype they held every receive buffer, and nobody else was served."""
+    descriptors(PARKED)
     server = start("--receive-buffers", "1024", "--max-connections", "6000")
     spent = {}
 
