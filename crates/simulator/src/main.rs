@@ -240,3 +240,26 @@ fn print(progress: &Progress, began: Instant) {
         of(&progress.simulated_ms) / 60_000,
     );
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_seeds_pass() {
+        for seed in 0..300 {
+            if let Err(text) = attempt(seed, None) {
+                panic!("seed {seed}: {text}\nmake simulate SEED={seed} shows what happened");
+            }
+        }
+    }
+
+    #[test]
+    fn a_seed_is_the_same_run_each_time() {
+        for seed in 0..20 {
+            let runs = [attempt(seed, None), attempt(seed, None)];
+            let [first, second] = runs.map(|run| format!("{run:?}"));
+            assert_eq!(first, second, "seed {seed}");
+        }
+    }
+}
