@@ -30,7 +30,7 @@ IDLE_GREENLETS_MAX = 60
 
 
 @pytest.fixture(scope="module")
-def _faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Server]]:
+def _faulty(driver: str) -> Iterator[list[Server]]:
     servers: list[Server] = []
     yield servers
     for server in servers:

@@ -81,8 +81,8 @@ CASES = [
 ]
 
 
-def run(case: Case) -> subprocess.CompletedProcess[str]:
-    checks = {"PYTHONMALLOC": "debug", "PYTHONFAULTHANDLER": "1"}
+def run(case: Case, driver: str) -> subprocess.CompletedProcess[str]:
+    checks = {"PYTHONMALLOC": "debug", "PYTHONFAULTHANDLER": "1", "DRIVER": driver}
     return subprocess.run(
         [sys.executable, "-m", "tests.apps.exits", case.scenario],
         cwd=ROOT,
@@ -95,16 +95,17 @@ def run(case: Case) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def runs(
-    request: pytest.FixtureRequest,
+    request: pytest.FixtureRequest, driver: str
 ) -> Iterator[dict[str, Future[subprocess.CompletedProcess[str]]]]:
-    """The processes of all cases that were chosen, some at a time."""
-    chosen = [
-        item.callspec.params["case"]
+    """The processes of all cases that were chosen, on one driver, some at a time."""
+    parameters = [
+        item.callspec.params
         for item in request.session.items
         if item.fspath == request.fspath and hasattr(item, "callspec")
     ]
+    chosen = [its["case"] for its in parameters if "case" in its and its["driver"] == driver]
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        yield {str(case): pool.submit(run, case) for case in chosen}
+        yield {str(case): pool.submit(run, case, driver) for case in chosen}
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

@@ -1,6 +1,6 @@
 """Processes that serve in themselves and end in some odd way: tests/test_process_exits.py.
 
-Run as `python -m tests.apps.exits NAME`. Each scenario is both sides: it serves, its clients run in
+Run as `python -m tests.apps.exits NAME`, with DRIVER in the environment. Each scenario is both sides: it serves, its clients run in
 a thread, and it checks what it can see. The test looks at the exit status and at stderr.
 """
 
@@ -129,7 +129,8 @@ def settings_of(**settings: Any) -> dict[str, Any]:
     def note(exception: BaseException, method: str, path: str) -> None:
         logged.append(type(exception).__name__)
 
-    return {**resolve(settings).as_dict(), "on_exception": note}
+    driver = os.environ["DRIVER"]
+    return {**resolve({"driver": driver, **settings}).as_dict(), "on_exception": note}
 
 
 def listen() -> tuple[int, Address]:
