@@ -1,7 +1,8 @@
 """Processes that serve in themselves and end in some odd way: tests/test_process_exits.py.
 
-Run as `python -m tests.apps.exits NAME`, with DRIVER in the environment. Each scenario is both sides: it serves, its clients run in
-a thread, and it checks what it can see. The test looks at the exit status and at stderr.
+Run as `python -m tests.apps.exits NAME`, with DRIVER in the environment. Each scenario is both
+sides: it serves, its clients run in a thread, and it checks what it can see. The test looks at the
+exit status and at stderr.
 """
 
 from __future__ import annotations
