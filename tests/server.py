@@ -197,7 +197,10 @@ class Server:
         if answer.status != 200:
             return {}
         counters: dict[str, int] = json.loads(answer.body)
-        return {name: counters[name] for name in _HELD}
+        held = {name: counters[name] for name in _HELD}
+        # The worker that answers this is busy; another one has a handler that has not ended.
+        held["workers_busy"] = counters["workers"] - counters["workers_idle"]
+        return held
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)

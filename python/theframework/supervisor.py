@@ -201,6 +201,8 @@ class Supervisor:
             )
             status = worker.run(post)
             atexit._run_exitfuncs()
+        except SystemExit as end:  # of a child that a handler has forked
+            status = _status_of(end)
         except BaseException:
             traceback.print_exc()
         finally:
@@ -350,6 +352,16 @@ def _reason(wait_status: int) -> str:
     if -code == signal.SIGKILL:
         return f"{name} (out of memory? the kernel log tells)"
     return name
+
+
+def _status_of(end: SystemExit) -> int:
+    """The exit status that Python gives a process that ends with `end`."""
+    if end.code is None:
+        return 0
+    if isinstance(end.code, int):
+        return end.code & 0xFF
+    print(end.code, file=sys.stderr)
+    return 1
 
 
 def _flush_streams() -> None:

@@ -4,7 +4,7 @@
 //! meanwhile everything may have changed. So the functions here take what they need by value, and
 //! callers look everything up again afterwards.
 
-use std::ffi::c_void;
+use std::ffi::{c_int, c_void};
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::exceptions::PyImportError;
@@ -19,6 +19,8 @@ const NEW: usize = 3;
 const GET_CURRENT: usize = 4;
 const THROW: usize = 5;
 const SWITCH: usize = 6;
+const ACTIVE: usize = 10;
+const GET_PARENT: usize = 11;
 
 /// Imports greenlet and its C API.
 pub(crate) fn import(py: Python<'_>) -> PyResult<()> {
@@ -115,6 +117,27 @@ fn finish(py: Python<'_>, result: *mut PyObject) -> PyResult<()> {
     // SAFETY: a new reference that nobody else owns.
     unsafe { ffi::Py_DECREF(result) };
     Ok(())
+}
+
+/// Whether a greenlet has begun and not ended.
+pub(crate) fn is_active(greenlet: &Bound<'_, PyAny>) -> bool {
+    type Active = unsafe extern "C" fn(*mut PyObject) -> c_int;
+    // SAFETY: the type is greenlet.h's; a live greenlet, for which there is no error.
+    unsafe {
+        let active: Active = function(ACTIVE);
+        active(greenlet.as_ptr()) > 0
+    }
+}
+
+/// The greenlet that a greenlet returns to when it ends.
+pub(crate) fn parent<'py>(greenlet: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
+    type GetParent = unsafe extern "C" fn(*mut PyObject) -> *mut PyObject;
+    // SAFETY: the type is greenlet.h's; a live greenlet; a new reference, or null without an
+    // exception, is returned.
+    unsafe {
+        let get_parent: GetParent = function(GET_PARENT);
+        Bound::from_owned_ptr_or_opt(greenlet.py(), get_parent(greenlet.as_ptr()))
+    }
 }
 
 /// References to an object, for telling whether somebody else holds it.

@@ -11,8 +11,12 @@
 //! worker. A batch of N quick requests costs two switches. What is woken is queued and run in the
 //! next turn, never inside the loop that takes completions.
 //!
-//! The hub greenlet runs no Python code: signal handlers, finalisers of released bodies and
-//! everything else that could want to wait run as jobs in a worker greenlet.
+//! The hub greenlet runs no Python code by itself: signal handlers, finalisers of released bodies and
+//! everything else that could want to wait run as jobs in a worker greenlet. A finaliser that comes
+//! to run on it all the same cannot wait there.
+//!
+//! Applications may switch and throw between greenlets as they like, into the hub too: `running` has
+//! who is resumed then. Nothing here relies on a switch coming back in order.
 //!
 //! One `Hub` is made for each call of `serve`, and never freed: a greenlet that outlives the loop
 //! finds it ended, not gone. It owns nothing by then.
@@ -21,11 +25,12 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
+use std::sync::Mutex;
 
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyType};
 use theframework::{AcceptMode, Engine, ExchangeId};
 use theframework_io::{Errno, SystemDriver};
 use theframework_memory::{Key, Slab};
@@ -36,6 +41,7 @@ use crate::gil::ObjectPool;
 use crate::peers::SharedPeers;
 use crate::request::Request;
 use crate::response::Response;
+use crate::running::{Handling, Running};
 use crate::{DriverError, HandlerTimeout, greenlet, heap, schedule, settings, worker};
 
 pub(crate) type PyEngine = Engine<SystemDriver<PyBody>, PyBody>;
@@ -47,6 +53,8 @@ const BATCH_US: u64 = 1000;
 const IDLE_WORKERS_MAX: usize = 4096;
 /// How often the idle ones that nobody has needed are halved.
 const TRIM_US: u64 = 10_000_000;
+/// How often a greenlet that waits again is told that the hub ends.
+const END_ROUNDS: usize = 8;
 /// How long a handler may go on after its timeout was raised in it.
 const OVERTIME_MS: u64 = 5000;
 
@@ -69,6 +77,8 @@ enum Job {
     Signals,
     Release(PyBody),
     Ready(Py<PyAny>),
+    /// An exception that somebody threw into the hub.
+    Report(PyErr),
     /// Something to be logged as a warning.
     Warn(&'static str),
 }
@@ -80,7 +90,7 @@ pub(crate) struct Hub {
     pub(crate) base_context: Py<PyAny>,
     pub(crate) requests: ObjectPool<Request>,
     pub(crate) responses: ObjectPool<Response>,
-    greenlet: Py<PyAny>,
+    running: Running,
     worker_function: Py<PyAny>,
     idle: RefCell<Vec<Py<PyAny>>>,
     /// The fewest that were idle since the last trim: nobody has needed those.
@@ -92,8 +102,6 @@ pub(crate) struct Hub {
     waits: RefCell<Slab<Wait>>,
     woken: RefCell<VecDeque<Key>>,
     jobs: RefCell<VecDeque<Job>>,
-    /// The exchange whose handler runs now.
-    pub(crate) current: Cell<Option<ExchangeId>>,
     batch_left: Cell<u32>,
     batch_end_us: Cell<u64>,
     is_over: Cell<bool>,
@@ -114,6 +122,11 @@ pub(crate) fn hub() -> Option<&'static Hub> {
 }
 
 impl Hub {
+    /// Whether this is the child of a fork: everything here is the parent's.
+    pub(crate) fn is_forked(&self) -> bool {
+        self.is_forked.get()
+    }
+
     /// Uses the engine. Nothing in `act` may call the interpreter, but for making strings and bytes.
     pub(crate) fn with<R>(&self, act: impl FnOnce(&mut PyEngine) -> R) -> Option<R> {
         self.engine.borrow_mut().as_mut().map(act)
@@ -143,7 +156,7 @@ impl Hub {
     /// Whether waiting is possible here; an error that says why not.
     fn waiting_greenlet<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let current = greenlet::current(py)?;
-        if current.is(&self.greenlet) {
+        if current.is(&self.running.hub) {
             return Err(PyRuntimeError::new_err("would block the hub"));
         }
         Ok(current)
@@ -159,55 +172,82 @@ impl Hub {
         });
     }
 
-    /// Runs another greenlet from the hub until it comes back.
-    fn run(&self, py: Python<'_>, target: &Py<PyAny>, throws: bool) {
-        // SAFETY: `target` is a live greenlet that the caller holds; the hub's frame holds no
-        // borrow and nothing that the kernel writes to.
+    /// Runs another greenlet from the hub until control comes back; with `throws`, an exception of
+    /// this class is raised in it. Fails in the child of a fork only, when the handler that forked
+    /// ends it.
+    fn run(
+        &self,
+        py: Python<'_>,
+        target: Py<PyAny>,
+        throws: Option<&Bound<'_, PyType>>,
+    ) -> PyResult<()> {
+        let target = self.running.begins(target);
+        // SAFETY: `target` is alive: `running` holds it, and the interpreter does while it runs. The
+        // hub's frame holds no borrow and nothing that the kernel writes to.
         let result = unsafe {
-            if throws {
-                let kind = py.get_type::<HandlerTimeout>();
-                greenlet::throw(py, target.as_ptr(), kind.as_ptr())
-            } else {
-                greenlet::switch(py, target.as_ptr())
+            match throws {
+                Some(kind) => greenlet::throw(py, target, kind.as_ptr()),
+                None => greenlet::switch(py, target),
             }
         };
+        self.running.is_back(py);
         if let Err(error) = result {
-            // A worker lets nothing escape, so this greenlet was not one of ours, or was killed.
-            error.write_unraisable(py, None);
+            if self.is_forked() {
+                return Err(error);
+            }
+            // A worker lets nothing escape: somebody threw this here, or a greenlet of the
+            // application's own that hangs below the hub ended with it.
+            self.jobs.borrow_mut().push_back(Job::Report(error));
         }
+        Ok(())
     }
 
-    fn run_woken(&self, py: Python<'_>) {
+    fn run_woken(&self, py: Python<'_>) -> PyResult<()> {
+        let timeout = py.get_type::<HandlerTimeout>();
         let count = self.woken.borrow().len();
         for _ in 0..count {
-            if self.is_over.get() {
-                return;
-            }
             let Some(key) = self.woken.borrow_mut().pop_front() else {
-                return;
+                break;
             };
             let target = self
                 .waits
                 .borrow()
                 .get(key)
                 .map(|wait| (wait.greenlet.clone_ref(py), wait.times_out));
-            if let Some((target, throws)) = target {
-                self.run(py, &target, throws);
+            if let Some((target, times_out)) = target {
+                self.run(py, target, times_out.then_some(&timeout))?;
+            }
+            if self.is_over.get() {
+                return Ok(());
             }
         }
+        for _ in 0..self.running.displaced_len() {
+            let Some(next) = self.running.next_displaced(py) else {
+                break;
+            };
+            // It has waited, like any other: its time runs.
+            let exchange = self.running.exchange_of(next.greenlet.bind(py));
+            self.with(|engine| exchange.map(|id| engine.park(id)));
+            self.run(py, next.greenlet, next.times_out.then_some(&timeout))?;
+            if self.is_over.get() {
+                return Ok(());
+            }
+        }
+        Ok(())
     }
 
     /// Switches to an idle worker, or to a new one.
     fn run_worker(&self, py: Python<'_>) -> PyResult<()> {
         let idle = self.idle.borrow_mut().pop();
-        self.idle_min
-            .set(self.idle_min.get().min(self.idle.borrow().len()));
+        let left = self.idle.borrow().len();
+        self.idle_min.set(self.idle_min.get().min(left));
         let target = match idle {
             Some(target) => target,
-            None => greenlet::new(self.worker_function.bind(py), self.greenlet.bind(py))?.unbind(),
+            None => {
+                greenlet::new(self.worker_function.bind(py), self.running.hub.bind(py))?.unbind()
+            }
         };
-        self.run(py, &target, false);
-        Ok(())
+        self.run(py, target, None)
     }
 
     fn run_jobs(&self, py: Python<'_>) -> PyResult<()> {
@@ -236,8 +276,10 @@ impl Hub {
     }
 
     /// Submits, waits if there is nothing to do, and takes what has come.
-    fn turn(&self) -> Result<(), Errno> {
-        let has_work = !self.woken.borrow().is_empty() || !self.jobs.borrow().is_empty();
+    fn turn(&self, py: Python<'_>) -> Result<(), Errno> {
+        let has_work = !self.woken.borrow().is_empty()
+            || !self.jobs.borrow().is_empty()
+            || self.running.displaced_len() > 0;
         let mut borrowed = self.engine.borrow_mut();
         let Some(engine) = borrowed.as_mut() else {
             return Ok(());
@@ -282,7 +324,7 @@ impl Hub {
             }
         }
         while let Some(id) = engine.next_overdue() {
-            self.overdue(engine, id);
+            self.overdue(py, engine, id);
         }
         while let Some(body) = engine.take_released() {
             // What holds no object can go at once.
@@ -305,7 +347,7 @@ impl Hub {
 
     /// A handler's time is over: first it is told so, by an exception; if it goes on all the same,
     /// its connection is closed.
-    fn overdue(&self, engine: &mut PyEngine, id: ExchangeId) {
+    fn overdue(&self, py: Python<'_>, engine: &mut PyEngine, id: ExchangeId) {
         if engine.is_overtime(id) {
             engine.abandon(id);
             let text = "a handler went on after its timeout: its connection is closed";
@@ -313,6 +355,7 @@ impl Hub {
         } else {
             engine.start_overtime(id, OVERTIME_MS);
             match engine.tag(id) {
+                0 if self.running.tell_timeout(py, id) => {}
                 0 => engine.owe_timeout(id),
                 wait => self.wake(Key::from_u64(wait), true),
             }
@@ -345,100 +388,154 @@ impl Hub {
             if self.trims.replace(false) {
                 self.trim();
             }
-            self.run_woken(py);
+            self.run_woken(py)?;
             self.run_jobs(py)?;
             self.run_requests(py)?;
             if self.is_over.get() || self.with(|engine| engine.is_drained()) == Some(true) {
                 return Ok(());
             }
-            self.turn()
+            self.turn(py)
                 .map_err(|errno| PyOSError::new_err((errno.0, "the driver failed")))?;
         }
         Ok(())
     }
 
-    /// Ends every greenlet that waits, so that its `finally` blocks run; then the idle workers.
+    /// Ends every greenlet, so that its `finally` blocks run: those of handlers first, then those of
+    /// their own, the idle ones last. One that waits again is told again, some times; who insists
+    /// then is left where it stands, and never runs again.
     fn end_greenlets(&self, py: Python<'_>) -> PyResult<()> {
         let exit = py.import("greenlet")?.getattr("GreenletExit")?;
-        let keys: Vec<Key> = self.waits.borrow().keys().collect();
-        for key in keys {
-            let target = self
-                .waits
-                .borrow()
-                .get(key)
-                .map(|wait| wait.greenlet.clone_ref(py));
-            if let Some(target) = target {
-                // SAFETY: a live greenlet; the hub's frame holds no borrow.
-                if let Err(error) = unsafe { greenlet::throw(py, target.as_ptr(), exit.as_ptr()) } {
-                    error.write_unraisable(py, None);
+        let exit = exit.cast::<PyType>()?;
+        for _ in 0..END_ROUNDS {
+            let count = self.jobs.borrow().len();
+            for _ in 0..count {
+                self.run_worker(py)?;
+            }
+            let mut left = self.running.workers(py);
+            left.retain(|worker| !self.idle.borrow().iter().any(|idle| idle.is(worker)));
+            for (_, wait) in self.waits.borrow().iter() {
+                left.push(wait.greenlet.clone_ref(py));
+            }
+            while let Some(next) = self.running.next_displaced(py) {
+                left.push(next.greenlet);
+            }
+            if left.is_empty() {
+                break;
+            }
+            for target in left {
+                if greenlet::is_active(target.bind(py)) {
+                    self.run(py, target, Some(exit))?;
                 }
             }
         }
-        let idle = std::mem::take(&mut *self.idle.borrow_mut());
-        drop(idle);
+        loop {
+            let idle = self.idle.borrow_mut().pop();
+            let Some(idle) = idle else { break };
+            self.run(py, idle, Some(exit))?;
+        }
         Ok(())
     }
 }
 
-/// In the child of a fork: the hub, its ring and its connections are the parent's. The child closes
+/// The hubs of this process that run, of all threads, by address. Locked with the GIL held only, so
+/// that it is never locked when a process forks.
+static HUBS: Mutex<Vec<usize>> = Mutex::new(Vec::new());
+
+fn hubs() -> std::sync::MutexGuard<'static, Vec<usize>> {
+    HUBS.lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// In the child of a fork: the hubs, their rings and connections are the parent's. The child closes
 /// its copies of the descriptors, runs none of the greenlets, and may start a hub of its own.
 #[pyfunction]
 pub(crate) fn after_fork_in_child(py: Python<'_>) -> PyResult<()> {
-    let Some(hub) = HUB.take() else {
+    HUB.set(None);
+    let inherited = std::mem::take(&mut *hubs());
+    if inherited.is_empty() {
         return Ok(());
-    };
-    hub.is_over.set(true);
-    hub.is_forked.set(true);
-    if let Ok(mut engine) = hub.engine.try_borrow_mut()
-        && let Some(mut engine) = engine.take()
-    {
-        engine.abandon_after_fork();
-        drop(engine);
     }
-    hub.wakeup.close();
+    for address in inherited {
+        // SAFETY: hubs are never freed.
+        let hub = unsafe { &*(address as *const Hub) };
+        hub.is_over.set(true);
+        hub.is_forked.set(true);
+        // SAFETY: this is the only thread of the process. The hub of another thread may have waited
+        // for events just then, which holds the borrow; whoever held it does not exist here, and
+        // what a wait changes can be dropped at each of its steps.
+        let engine = unsafe { (*hub.engine.as_ptr()).take() };
+        if let Some(mut engine) = engine {
+            engine.abandon_after_fork();
+            drop(engine);
+        }
+        hub.wakeup.close();
+    }
     let main_only = py.import("signal")?.call_method1("set_wakeup_fd", (-1,));
     // In the child of a thread that was not the main one, there is none to set.
     drop(main_only);
     Ok(())
 }
 
-/// What a worker greenlet runs: jobs and requests, until the hub has no further use for it.
+/// What a worker greenlet runs: jobs and requests, until the hub has no further use for it. An
+/// exception leaves it in the child of a fork only.
 #[pyfunction]
 fn worker_main(py: Python<'_>) -> PyResult<()> {
+    let Some(hub) = hub() else { return Ok(()) };
+    // The address alone: a reference on its own stack would keep a greenlet alive for ever that
+    // nobody can resume any more.
+    let own = greenlet::current(py)?.as_ptr();
+    let handling = Handling::default();
+    let _entry = hub.running.enter(own, handling.clone());
     loop {
-        let Some(hub) = hub() else { return Ok(()) };
         while let Some(job) = hub.next_job() {
-            run_job(py, hub, job);
+            run_job(py, hub, job)?;
         }
         while let Some(id) = hub.next_request() {
-            if !worker::run_exchange(py, hub, id) {
+            let is_whole = worker::run_exchange(py, hub, id, &handling)?;
+            // SAFETY: this greenlet runs.
+            if !is_whole || !unsafe { hub.running.may_go_on(own) } {
+                hub.running.leaves(&greenlet::current(py)?);
                 return Ok(());
             }
         }
-        let own = greenlet::current(py)?;
-        // Somebody else holds this greenlet: a late kill of theirs must not hit another request.
-        let is_shared = greenlet::reference_count(&own) > worker_references();
-        if is_shared || hub.is_over.get() || hub.idle.borrow().len() >= IDLE_WORKERS_MAX {
+        if hub.is_over.get() || hub.idle.borrow().len() >= IDLE_WORKERS_MAX {
             return Ok(());
         }
-        let target = hub.greenlet.as_ptr();
-        hub.idle.borrow_mut().push(own.unbind());
-        // SAFETY: the hub greenlet lives as long as its hub, which is never freed; nothing is
-        // borrowed here.
-        unsafe { greenlet::switch(py, target)? };
+        // SAFETY: this greenlet runs.
+        if !rest(py, hub)? || !unsafe { hub.running.may_go_on(own) } {
+            hub.running.leaves(&greenlet::current(py)?);
+            return Ok(());
+        }
     }
 }
 
-/// References to a worker greenlet while it runs that are not the application's: `own`, the hub's
-/// in `run`, and the interpreter's to the current greenlet.
-const fn worker_references() -> isize {
-    3
+/// Lies idle until the hub needs this worker again. False if somebody else came, or it is to end: an
+/// exception that is thrown here has nobody whom it could concern.
+fn rest(py: Python<'_>, hub: &Hub) -> PyResult<bool> {
+    let own = greenlet::current(py)?;
+    hub.running.leaves(&own);
+    let address = own.as_ptr();
+    hub.idle.borrow_mut().push(own.unbind());
+    // SAFETY: the hub greenlet lives as long as its hub, which is never freed; nothing is borrowed
+    // here.
+    let result = unsafe { greenlet::switch(py, hub.running.hub.as_ptr()) };
+    let own = greenlet::current(py)?;
+    let is_needed = hub.running.arrives(&own) && result.is_ok();
+    if !is_needed {
+        hub.idle
+            .borrow_mut()
+            .retain(|idle| idle.as_ptr() != address);
+    }
+    Ok(is_needed)
 }
 
-fn run_job(py: Python<'_>, hub: &Hub, job: Job) {
+fn run_job(py: Python<'_>, hub: &Hub, job: Job) -> PyResult<()> {
     match job {
         Job::Signals => {
             if let Err(error) = py.check_signals() {
+                if hub.is_forked() {
+                    return Err(error);
+                }
                 // KeyboardInterrupt of the default handler: begin to stop.
                 if error.is_instance_of::<pyo3::exceptions::PyKeyboardInterrupt>(py) {
                     hub.drain(hub.graceful_us);
@@ -448,6 +545,7 @@ fn run_job(py: Python<'_>, hub: &Hub, job: Job) {
             }
         }
         Job::Release(body) => body.drop_with(py),
+        Job::Report(error) => error.write_unraisable(py, None),
         Job::Warn(text) => {
             let logged = py
                 .import("logging")
@@ -463,6 +561,7 @@ fn run_job(py: Python<'_>, hub: &Hub, job: Job) {
             }
         }
     }
+    Ok(())
 }
 
 /// A pipe that Python's C signal handler writes to: read through the ring, so that a signal between
@@ -573,7 +672,7 @@ pub(crate) fn serve(
         base_context,
         requests: ObjectPool::default(),
         responses: ObjectPool::default(),
-        greenlet: greenlet::current(py)?.unbind(),
+        running: Running::new(greenlet::current(py)?.unbind()),
         worker_function: wrap_pyfunction!(worker_main, py)?.into_any().unbind(),
         idle: RefCell::default(),
         idle_min: Cell::new(0),
@@ -583,7 +682,6 @@ pub(crate) fn serve(
         waits: RefCell::new(Slab::new()),
         woken: RefCell::default(),
         jobs: RefCell::default(),
-        current: Cell::new(None),
         batch_left: Cell::new(0),
         batch_end_us: Cell::new(0),
         is_over: Cell::new(false),
@@ -593,6 +691,7 @@ pub(crate) fn serve(
         graceful_us,
     }));
     HUB.set(Some(hub));
+    hubs().push(std::ptr::from_ref(hub) as usize);
     let signal = py.import("signal")?;
     // Only the main thread may set it; elsewhere there are no signals to miss.
     let previous = signal
@@ -604,7 +703,7 @@ pub(crate) fn serve(
     if hub.is_forked.get() {
         // The handler that forked has returned in the child: there is nothing to serve here.
         std::mem::forget(end);
-        return Ok(0);
+        return result.map(|()| 0);
     }
     hub.is_over.set(true);
     let ended = hub.end_greenlets(py);
@@ -624,6 +723,8 @@ impl Drop for End {
     fn drop(&mut self) {
         self.0.is_over.set(true);
         HUB.set(None);
+        let address = std::ptr::from_ref(self.0) as usize;
+        hubs().retain(|&hub| hub != address);
         if let Ok(mut engine) = self.0.engine.try_borrow_mut() {
             drop(engine.take());
         }
@@ -657,8 +758,12 @@ pub(crate) fn stop() {
 
 /// Parks the calling greenlet for at least `seconds`. Without a hub it blocks, as `time.sleep` does.
 ///
-/// Costs one timer and two switches, no system call. A greenlet that is killed meanwhile leaves the
-/// timer cancelled.
+/// Costs one timer and two switches, no system call.
+///
+/// When it returns, the time has passed. Whatever else ends the wait is raised, and leaves the timer
+/// cancelled: `HandlerTimeout`, what somebody throws into the greenlet, and `RuntimeError` when
+/// somebody switches to it (the values that they pass are dropped). Who did that goes on in the
+/// hub's next round.
 #[pyfunction]
 pub(crate) fn sleep(py: Python<'_>, seconds: f64) -> PyResult<()> {
     if seconds.is_nan() || seconds < 0.0 {
@@ -668,24 +773,22 @@ pub(crate) fn sleep(py: Python<'_>, seconds: f64) -> PyResult<()> {
         py.import("time")?.call_method1("sleep", (seconds,))?;
         return Ok(());
     };
-    let greenlet = hub.waiting_greenlet(py)?.unbind();
+    let own = hub.waiting_greenlet(py)?;
+    let exchange = hub.running.exchange_of(&own);
+    if let Some(id) = exchange
+        && hub.with(|engine| engine.takes_timeout(id)) == Some(true)
+    {
+        return Err(HandlerTimeout::new_err(()));
+    }
     let key = hub
         .waits
         .borrow_mut()
         .insert(Wait {
-            greenlet,
+            greenlet: own.clone().unbind(),
             is_woken: false,
             times_out: false,
         })
         .map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
-    let exchange = hub.current.take();
-    if let Some(id) = exchange
-        && hub.with(|engine| engine.takes_timeout(id)) == Some(true)
-    {
-        hub.waits.borrow_mut().remove(key);
-        hub.current.set(exchange);
-        return Err(HandlerTimeout::new_err(()));
-    }
     let wait_us = (seconds * 1e6).min(1e15) as u64;
     let timer = hub.with(|engine| {
         if let Some(id) = exchange {
@@ -698,22 +801,41 @@ pub(crate) fn sleep(py: Python<'_>, seconds: f64) -> PyResult<()> {
             u64::from(key.index) << 32 | u64::from(key.generation),
         )
     });
-    let target = hub.greenlet.as_ptr();
+    hub.running.leaves(&own);
+    drop(own);
     // SAFETY: the hub greenlet lives as long as its hub, which is never freed; nothing is borrowed
     // and the operation's state lies in the hub's tables.
-    let result = unsafe { greenlet::switch(py, target) };
-    hub.current.set(exchange);
+    let result = unsafe { greenlet::switch(py, hub.running.hub.as_ptr()) };
+    hub.running.arrives(&greenlet::current(py)?);
     let ended = hub.waits.borrow_mut().remove(key);
+    let (is_over, was_told) = match &ended {
+        Some(wait) => (wait.is_woken && !wait.times_out, wait.times_out),
+        None => (false, false),
+    };
+    // Something else came before the hub could tell it.
+    let owes_timeout =
+        was_told && !matches!(&result, Err(error) if error.is_instance_of::<HandlerTimeout>(py));
     hub.with(|engine| {
         if let Some(timer) = timer {
             engine.cancel_timer(timer);
         }
         if let Some(id) = exchange {
-            engine.set_tag(id, 0);
+            // A greenlet of the handler's own may have gone into a wait since.
+            if engine.tag(id) == key.to_u64() {
+                engine.set_tag(id, 0);
+            }
+            if owes_timeout {
+                engine.owe_timeout(id);
+            }
         }
     });
     drop(ended);
-    result
+    match result {
+        Ok(()) if !is_over => Err(PyRuntimeError::new_err(
+            "the wait was cancelled: something switched to its greenlet",
+        )),
+        result => result,
+    }
 }
 
 /// Counters of this thread's hub.
@@ -744,7 +866,13 @@ pub(crate) fn stats(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     for (name, value) in counts.into_iter().flatten() {
         result.set_item(name, value)?;
     }
-    result.set_item("workers_idle", hub.idle.borrow().len())?;
-    result.set_item("waits", hub.waits.borrow().len())?;
+    let counts = [
+        ("workers", hub.running.worker_count()),
+        ("workers_idle", hub.idle.borrow().len()),
+        ("waits", hub.waits.borrow().len()),
+    ];
+    for (name, value) in counts {
+        result.set_item(name, value)?;
+    }
     Ok(result)
 }

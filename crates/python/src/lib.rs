@@ -3,6 +3,7 @@
 //! | file | what it has |
 //! | --- | --- |
 //! | `hub` | the loop of a worker: turns, ready queue, pooled worker greenlets, waits, drain |
+//! | `running` | which greenlet runs, and who was pushed aside by a switch of the application's own |
 //! | `worker` | one exchange: objects, context, middleware, handler, answer |
 //! | `application` | routes, handlers and middleware as Python registers them |
 //! | `request`, `response` | the two objects that a handler sees |
@@ -18,7 +19,8 @@
 //!
 //! Two rules hold everywhere. The engine is never borrowed while the interpreter is called, unless
 //! the call can only make a `str` or `bytes` object: those run no finaliser, no collector and no
-//! signal handler. And nothing but plain values is held over a switch.
+//! signal handler. And nothing but plain values is held over a switch, which returns when anybody
+//! switches back: callers ask `running` whether it was the hub.
 
 mod application;
 mod body;
@@ -29,6 +31,7 @@ mod hub;
 mod peers;
 mod request;
 mod response;
+mod running;
 mod schedule;
 mod scratch;
 mod settings;

@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use pyo3::exceptions::{PyRuntimeError, PyTypeError};
+use pyo3::exceptions::{PyRuntimeError, PySystemExit, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple};
@@ -13,11 +13,18 @@ use crate::HandlerTimeout;
 use crate::hub::Hub;
 use crate::request::Request;
 use crate::response::Response;
+use crate::running::Handling;
 
-/// Runs the handler of an exchange and answers. Lets no exception and no panic out; says whether the
-/// greenlet may go on (a panic leaves its context entered).
-pub(crate) fn run_exchange(py: Python<'_>, hub: &'static Hub, id: ExchangeId) -> bool {
-    hub.current.set(Some(id));
+/// Runs the handler of an exchange and answers. Lets no panic out, and no exception but the end of a
+/// child that the handler has forked; says whether the greenlet may go on (a panic leaves its context
+/// entered).
+pub(crate) fn run_exchange(
+    py: Python<'_>,
+    hub: &'static Hub,
+    id: ExchangeId,
+    handling: &Handling,
+) -> PyResult<bool> {
+    handling.set(Some(id));
     let result = catch_unwind(AssertUnwindSafe(|| answer(py, hub, id)));
     let is_whole = result.is_ok();
     let error = match result {
@@ -25,10 +32,23 @@ pub(crate) fn run_exchange(py: Python<'_>, hub: &'static Hub, id: ExchangeId) ->
         Err(_) => Some(PyRuntimeError::new_err("the core panicked")),
     };
     if let Some(error) = error {
+        if hub.is_forked() {
+            return Err(end_of_child(py, hub, id, error));
+        }
         fail(py, hub, id, error);
     }
-    hub.current.set(None);
-    is_whole
+    handling.set(None);
+    Ok(is_whole)
+}
+
+/// What ends the child of a fork in a handler, when an exception has left the handler there: nobody
+/// is left to be answered, so it ends as any Python process would.
+fn end_of_child(py: Python<'_>, hub: &Hub, id: ExchangeId, error: PyErr) -> PyErr {
+    if error.is_instance_of::<PySystemExit>(py) {
+        return error;
+    }
+    log(py, hub, id, error);
+    PySystemExit::new_err(1)
 }
 
 fn answer(py: Python<'_>, hub: &'static Hub, id: ExchangeId) -> PyResult<()> {

@@ -122,6 +122,9 @@ pub struct UringDriver<B: KeptBytes> {
     /// Where a wait cannot end by itself: what its timeout operation reads, and when it is due.
     timeout: Box<types::Timespec>,
     timeout_due_us: Option<u64>,
+    /// A system call has found nothing behind the kernel's flag for deferred work, which it can leave
+    /// up: until something comes, the flag is not believed. A wait finds all work, flag or none.
+    is_flag_empty: bool,
     /// The kernel refuses everything: the driver is of no more use.
     failed: Option<Errno>,
     /// This process is the child of the one that the ring works for.
@@ -172,6 +175,7 @@ impl<B: KeptBytes> UringDriver<B> {
             reaped: VecDeque::new(),
             timeout: Box::new(types::Timespec::new()),
             timeout_due_us: None,
+            is_flag_empty: false,
             failed: None,
             is_forked: false,
         };
@@ -539,7 +543,7 @@ impl<B: KeptBytes> UringDriver<B> {
             return true;
         }
         let submission = self.ring.submission();
-        submission.taskrun() || submission.cq_overflow()
+        (submission.taskrun() && !self.is_flag_empty) || submission.cq_overflow()
     }
 
     /// Takes the completions that a newer kernel would not have posted out of the others: what is
@@ -762,6 +766,7 @@ impl<B: KeptBytes> Driver<B> for UringDriver<B> {
         if !self.features.has(Feature::SubmitAll) {
             self.submit_rest();
         }
+        self.is_flag_empty = self.ring.completion().is_empty() && self.ring.submission().taskrun();
         result_of(result)
     }
 
@@ -839,3 +844,6 @@ fn result_of(result: std::io::Result<usize>) -> Result<(), Errno> {
         },
     }
 }
+
+#[cfg(test)]
+mod tests;
