@@ -818,7 +818,8 @@ impl<B: KeptBytes> Drop for UringDriver<B> {
         // first, so that the kernel has no way left to the memory of the other two.
         unsafe {
             if kernel_has_let_go {
-                if matches!(*self.buffers, Buffers::Ring(_)) {
+                // A child shares the ring: what is registered is the parent's.
+                if matches!(*self.buffers, Buffers::Ring(_)) && !self.is_forked {
                     let _ = self.ring.submitter().unregister_buf_ring(buffers::GROUP);
                 }
                 ManuallyDrop::drop(&mut self.ring);

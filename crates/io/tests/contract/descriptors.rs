@@ -238,6 +238,29 @@ pub fn a_forked_child_takes_nothing_and_brings_nothing<D: OnSystem>() {
     }
 }
 
+/// Also when nothing was pending: what is registered with the kernel stays registered.
+pub fn a_forked_child_of_an_idle_driver_takes_nothing<D: OnSystem>() {
+    let mut bench = bench::<D>(4);
+    bench.turn(Wait::Poll);
+    // SAFETY: the child touches only what is its own, and ends without running any more of the test.
+    let child = unsafe { libc::fork() };
+    assert!(child >= 0);
+    if child == 0 {
+        bench.driver.abandon_after_fork();
+        drop(bench);
+        // SAFETY: ends the child at once.
+        unsafe { libc::_exit(0) };
+    }
+    // SAFETY: waits for the child that was made above.
+    unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
+    let (ours, mut theirs) = bench.world.pair();
+    let receive = bench.driver.receive(ours.as_raw_fd(), 1).unwrap();
+    theirs.write(b"still there");
+    assert_eq!(bench.receive(11), b"still there");
+    assert_eq!(bench.cancel(receive), b"");
+    bench.assert_clean();
+}
+
 fn fork_beside<D: OnSystem>(is_closed_elsewhere: bool) {
     let mut bench = bench::<D>(4);
     let number = high_number();

@@ -336,6 +336,11 @@ fn a_number_that_was_closed_elsewhere_means_the_new_connection() {
 }
 
 #[test]
+fn a_forked_child_of_an_idle_driver_takes_nothing() {
+    descriptors::a_forked_child_of_an_idle_driver_takes_nothing::<Driver>();
+}
+
+#[test]
 fn a_forked_child_takes_nothing_and_brings_nothing() {
     descriptors::a_forked_child_takes_nothing_and_brings_nothing::<Driver>();
 }
