@@ -119,7 +119,7 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             if let Some(connection) = self.connections.get_mut(key)
                 && connection.exchange.is_none()
                 && connection.ending == Ending::No
-                && connection.output.is_empty()
+                && (connection.output.is_empty() || connection.read_deadline_ms != u64::MAX)
             {
                 let grace = self.now_ms + DRAIN_IDLE_MS;
                 connection.read_deadline_ms = connection.read_deadline_ms.min(grace);

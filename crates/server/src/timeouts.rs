@@ -87,8 +87,13 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             return self.arm_timer(key);
         }
         if connection.ending == Ending::No && !connection.output.is_empty() {
-            // It is still taking its last response: the write's own deadline counts.
-            connection.read_deadline_ms = after(self.now_ms, self.config.read_timeout_ms);
+            // It is still taking its last response: the write's own deadline counts, and what
+            // follows begins with the write's end.
+            connection.read_deadline_ms = if connection.is_idle() {
+                u64::MAX
+            } else {
+                after(self.now_ms, self.config.read_timeout_ms)
+            };
             return self.arm_timer(key);
         }
         connection.read_deadline_ms = u64::MAX;

@@ -79,6 +79,25 @@ fn an_idle_connection_ends_in_time_after_a_body_that_was_sent_from_where_it_is()
 }
 
 #[test]
+fn a_drain_does_not_wait_for_a_connection_whose_answer_is_just_being_sent() {
+    let mut world = World::new(Config {
+        keepalive_timeout_ms: 60_000,
+        ..Config::default()
+    });
+    let client = world.client();
+    let id = world.ask(client);
+    let body = vec![b'x'; 5000].into_boxed_slice();
+    world.engine.respond(id, 200, Body::Kept(body));
+    world.engine.drain();
+    let began_ms = world.now_ms();
+    while !world.engine.is_drained() {
+        world.turn();
+    }
+    let lasted_ms = world.now_ms() - began_ms;
+    assert!((900..1100).contains(&lasted_ms), "{lasted_ms} ms");
+}
+
+#[test]
 fn a_handler_that_parks_again_after_its_timeout_leaves_no_second_timer() {
     let mut world = World::new(Config {
         handler_timeout_ms: 100,

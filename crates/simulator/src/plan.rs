@@ -273,7 +273,7 @@ impl<'a> Writer<'a> {
 
     fn client(mut self, ids: &mut impl Iterator<Item = u32>) -> ClientPlan {
         let mut reading = Reading::Prompt;
-        match self.rng.u32(0..25) {
+        match self.rng.u32(0..26) {
             0..9 => self.well_behaved(ids),
             9..14 => self.pipelining(ids),
             14 => self.half_closing(ids),
@@ -287,6 +287,7 @@ impl<'a> Writer<'a> {
             }
             22 => self.waiting_for_slow_handlers(ids),
             23 => self.dribbling(ids),
+            24 => self.dripping(ids),
             _ => self.sending_garbage(),
         }
         // Who reads slowly must not be the one to speak next: the server need not wait for that.
@@ -297,6 +298,9 @@ impl<'a> Writer<'a> {
         let cutting = match self.rng.u32(0..4) {
             _ if self.kind == "dribbling" => {
                 Cutting::Pieces(1, self.plan.config.read_timeout_ms * 600)
+            }
+            _ if self.kind == "dripping" => {
+                Cutting::Pieces(1, self.plan.config.read_timeout_ms * 125)
             }
             0 | 1 => Cutting::Whole,
             // Never so slow that a timeout strikes: about 200 pieces, 40 ms.
@@ -699,6 +703,24 @@ impl<'a> Writer<'a> {
             Act::Send(head_end..self.script.len()),
             Act::AwaitEnd,
         ];
+    }
+
+    /// Sends a head so slowly that it never ends, and never stops for as long as `read_timeout`.
+    fn dripping(&mut self, ids: &mut impl Iterator<Item = u32>) {
+        self.kind = "dripping";
+        let Some(id) = ids.next() else { return };
+        let wanted = Wanted {
+            action: "now",
+            ..Wanted::default()
+        };
+        self.request(id, wanted);
+        self.timeout = Some(Timeout::Head);
+        self.expected = vec![Expected::Status {
+            status: 408,
+            is_head: false,
+            closes: true,
+        }];
+        self.acts = vec![Act::Send(0..self.script.len() - 1), Act::AwaitEnd];
     }
 
     fn idling(&mut self, ids: &mut impl Iterator<Item = u32>) {
