@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
 import signal
 from collections.abc import Callable, Iterator
@@ -10,8 +11,10 @@ from types import FrameType
 from typing import Any
 
 import pytest
+from theframework import _framework_core as core
 
-from tests.server import Server, command
+from tests import server as servers_under_test
+from tests.server import DRIVERS, Server, command
 
 TEST_SECONDS = 60
 LONG_TEST_SECONDS = 600
@@ -35,8 +38,21 @@ def time_limit(request: pytest.FixtureRequest) -> Iterator[None]:
     signal.signal(signal.SIGALRM, before)
 
 
+@pytest.fixture(scope="module", params=DRIVERS)
+def driver(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Every server of the test has this driver; the test runs once for each."""
+    name: str = request.param
+    try:
+        core.choose_driver(name, 512, "", 1)
+    except core.DriverError as error:
+        pytest.skip(f"the driver {name} cannot run here: {error}")
+    servers_under_test.default_driver = name
+    yield name
+    servers_under_test.default_driver = None
+
+
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
+def start(tmp_path: Path, driver: str) -> Iterator[Start]:
     """Start servers: ``start("--workers", "2", app="tests.apps.main:app")``."""
     servers: list[Server] = []
 
@@ -45,6 +61,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
         log_path = tmp_path / f"server-{len(servers)}.log"
         server = Server(command("run", app, *where, *options), log_path, **how)
         servers.append(server)
+        assert server.driver == driver or "--driver" in options
         return server
 
     yield start_one
@@ -64,7 +81,7 @@ def _stop_all(servers: list[Server]) -> None:
 
 
 @pytest.fixture(scope="module")
-def _shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Server]]:
+def _shared(driver: str) -> Iterator[list[Server]]:
     servers: list[Server] = []
     yield servers
     _stop_all(servers)
@@ -85,6 +102,21 @@ def server(_shared: list[Server], tmp_path_factory: pytest.TempPathFactory) -> I
         _shared.clear()
         shared.kill()
         raise
+
+
+@pytest.fixture
+def descriptors() -> Iterator[Callable[[int], None]]:
+    """Make room in this process for so many connections, or skip."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    def make_room(connections: int) -> None:
+        wanted = connections + 200
+        if hard != resource.RLIM_INFINITY and hard < wanted:
+            pytest.skip(f"{wanted} open files are needed, the hard limit is {hard}")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+
+    yield make_room
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.fixture

@@ -23,6 +23,9 @@ from tests.client import Address, Answer, Client
 ROOT = Path(__file__).resolve().parent.parent
 START_SECONDS = 10.0
 STOP_SECONDS = 5.0
+DRIVERS = ("io_uring", "poll")
+# The descriptor by which each driver shows itself, whatever the server says.
+_DRIVER_BY_LINK = {"anon_inode:[io_uring]": "io_uring", "anon_inode:[eventpoll]": "poll"}
 # Counters of the core that are the same whenever it has nothing else to do.
 _HELD = ("connections", "exchanges", "operations", "leases", "waits")
 _URL = re.compile(r"http://(\[[0-9a-f:]+\]|[^:/ ]+):([0-9]+)/|unix:(\S+?)(?=,| and | \()")
@@ -41,10 +44,26 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "theframework", *arguments]
 
 
+# The driver that every server gets that is not told otherwise; set by the fixture `driver`.
+default_driver: str | None = None
+
+
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """This process's environment without settings, so that tests do not depend on it."""
     clean = {name: text for name, text in os.environ.items() if "THEFRAMEWORK" not in name}
-    return {**clean, "PYTHONUNBUFFERED": "1", **(extra or {})}
+    driver = {} if default_driver is None else {"THEFRAMEWORK_DRIVER": default_driver}
+    return {**clean, "PYTHONUNBUFFERED": "1", **driver, **(extra or {})}
+
+
+def drivers_of(pid: int) -> set[str]:
+    """The drivers that a process has, by its open descriptors."""
+    links = set()
+    for entry in os.scandir(f"/proc/{pid}/fd"):
+        try:
+            links.add(os.readlink(entry))
+        except FileNotFoundError:  # closed meanwhile
+            continue
+    return {_DRIVER_BY_LINK[link] for link in links & _DRIVER_BY_LINK.keys()}
 
 
 class Server:
@@ -58,18 +77,19 @@ class Server:
         env: Mapping[str, str] | None = None,
         cwd: Path = ROOT,
         nofile: int | None = None,
+        before_start: Callable[[], None] | None = None,
     ) -> None:
         self.log_path = log_path
         self.is_stopped = False
         self.rest_of_stdout = ""
         self._descriptors: dict[int, int] = {}
         self._counters: dict[str, int] = {}
-        limits = None
-        if nofile is not None:
-            number = nofile
 
-            def limits() -> None:
-                resource.setrlimit(resource.RLIMIT_NOFILE, (number, number))
+        def confine() -> None:
+            if nofile is not None:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (nofile, nofile))
+            if before_start is not None:
+                before_start()
 
         with open(log_path, "wb") as log:
             self.process = subprocess.Popen(
@@ -81,7 +101,7 @@ class Server:
                 stderr=log,
                 # A process group of its own, as in a terminal.
                 start_new_session=True,
-                preexec_fn=limits,
+                preexec_fn=confine,
             )
         self.pid = self.process.pid
         try:
@@ -89,6 +109,7 @@ class Server:
             self.addresses = [_address(match) for match in _URL.finditer(self.ready_line)]
             self.address = self.addresses[0]
             wait_for(lambda: len(self.workers()) == self.worker_count, "all workers run")
+            self.assert_driver()
             if self.worker_count == 1:
                 self.settle()
         except BaseException:
@@ -98,9 +119,22 @@ class Server:
 
     @property
     def worker_count(self) -> int:
-        found = re.search(r"\((\d+) workers?, io_uring\)$", self.ready_line)
+        return int(self._ready_words()[1])
+
+    @property
+    def driver(self) -> str:
+        """The driver that the server says it has; `assert_driver` checks it."""
+        return self._ready_words()[2]
+
+    def _ready_words(self) -> re.Match[str]:
+        found = re.search(r"\((\d+) workers?, (io_uring|poll)\)$", self.ready_line)
         assert found, self.ready_line
-        return int(found[1])
+        return found
+
+    def assert_driver(self) -> None:
+        """Each worker has the descriptor of the driver that the ready line names, and no other."""
+        for pid in self.workers():
+            assert drivers_of(pid) == {self.driver}, self.ready_line
 
     def client(self, **options: float) -> Client:
         return Client(self.address, **options)  # type: ignore[arg-type]

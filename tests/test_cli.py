@@ -191,10 +191,10 @@ def test_backlog_above_the_systems_is_said_once(start: Start) -> None:
     assert server.log().count("net.core.somaxconn") == 1
 
 
-def test_unix_socket(start: Start, tmp_path: Path) -> None:
+def test_unix_socket(start: Start, tmp_path: Path, driver: str) -> None:
     path = tmp_path / "socket"
     server = start("--bind", f"unix:{path}")
-    assert server.ready_line.endswith(f" serving on unix:{path} (1 worker, io_uring)")
+    assert server.ready_line.endswith(f" serving on unix:{path} (1 worker, {driver})")
     assert server.get("/").whole() == HELLO
     assert server.get("/client").json() is None
     server.stop()
@@ -244,6 +244,7 @@ def test_several_addresses(start: Start, tmp_path: Path) -> None:
         assert server.get("/").whole() == HELLO
 
 
+@pytest.mark.usefixtures("driver")
 def test_application_from_a_factory(tmp_path: Path) -> None:
     (tmp_path / "factory.py").write_text(
         "from theframework import Framework\n"
@@ -286,14 +287,17 @@ def test_help_without_a_command() -> None:
 def test_check() -> None:
     done = run_to_end("check")
     assert done.returncode == 0
-    names = [line.partition(":")[0] for line in done.stdout.splitlines()]
+    names = [line.partition(":")[0] for line in done.stdout.splitlines() if line[0] != " "]
     assert names == [
         "theframework",
         "Python",
         "kernel",
+        "driver",
         "io_uring",
+        "seccomp",
         "cores",
         "open files",
+        "locked memory",
         "somaxconn",
     ]
 

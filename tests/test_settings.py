@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import struct
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from theframework._framework_core import choose_driver
 from theframework.addresses import TcpAddress, UnixAddress, parse_address
 from theframework.listeners import open_listeners
 from theframework.restarts import Restarts
@@ -19,7 +21,8 @@ from theframework.settings import page as settings_page
 from tests import test_settings as this_module
 from tests.client import page, request
 from tests.conftest import Start
-from tests.server import ROOT, Server
+from tests.load import Exchange, Plan, run
+from tests.server import ROOT, Server, wait_for
 
 HELLO = page("hello world")
 
@@ -50,6 +53,9 @@ def test_defaults() -> None:
         "handler_timeout": 30,
         "graceful_timeout": 30,
         "switch_interval": 0.0002,
+        "driver": "auto",
+        "receive_buffers": 512,
+        "io_uring_without": "",
         "server_header": "",
         "log_level": "info",
     }
@@ -65,11 +71,12 @@ def test_every_setting_has_an_environment_variable_and_an_option() -> None:
     for setting in TABLE:
         assert setting.env == "THEFRAMEWORK_" + setting.name.upper()
         assert setting.flag == "--" + setting.name.replace("_", "-")
+        word = (setting.choices or setting.words or ("word",))[-1]
         text, parsed = {
-            str: ("debug", "debug"),
+            str: (word, word),
             tuple: (":9", (":9",)),
             bool: ("yes", True),
-            int: ("100", 100),
+            int: ("128", 128),
             float: ("0.5", 0.5),
         }[setting.type]
         assert setting.default != parsed
@@ -122,6 +129,11 @@ def test_unknown_keyword_is_a_type_error() -> None:
         ("reuse_port", "perhaps"),
         ("reuse_port", 1),
         ("log_level", "LOUD"),
+        ("driver", "uring"),
+        ("receive_buffers", 8),
+        ("receive_buffers", 500),
+        ("receive_buffers", 65_536),
+        ("io_uring_without", "ext_arg,nonsense"),
         ("bind", "nowhere"),
         ("bind", [7]),
         ("bind", 7),
@@ -301,6 +313,75 @@ def test_effect_of_switch_interval(start: Start) -> None:
     for options, seconds in (((), 0.0002), (("--switch-interval", "0.01"), 0.01)):
         shown = float(start(*options).get("/switch-interval").body)
         assert shown == pytest.approx(seconds, abs=1e-6)
+
+
+def test_effect_of_driver(start: Start, driver: str) -> None:
+    if driver == "poll":
+        # The option wins over the environment, which says the other; see test_drivers for more.
+        assert start("--driver", "auto").driver == choose_driver("auto", 512, "", 1)[0]
+    else:
+        assert start("--driver", "poll").driver == "poll"
+
+
+def test_effect_of_receive_buffers(start: Start) -> None:
+    live = {}
+    for count in (16, 4096):
+        server = start("--receive-buffers", str(count))
+        live[count] = server.get("/allocations").json()[2]
+        # More connections than buffers have something to say at the same time.
+        hello = Exchange(request("GET", "/"), 200, b"hello world")
+        run(server.address, [Plan([hello] * 20, depth=4) for _ in range(100)])
+    growth = live[4096] - live[16]
+    assert 4080 * 4096 <= growth <= 4080 * 4096 * 1.05
+
+
+@pytest.mark.parametrize(
+    ("without", "submitted", "completed"),
+    [
+        ("", 1, 1),
+        # A receive is submitted for each arrival; a write's completion is posted; a receive buffer
+        # is given back by an operation.
+        ("multishot_receive", 2, 1),
+        ("skip_success", 1, 2),
+        ("buffer_ring", 2, 1),
+        ("multishot_receive,skip_success,buffer_ring", 3, 3),
+    ],
+)
+def test_effect_of_io_uring_without(
+    start: Start, driver: str, without: str, submitted: int, completed: int
+) -> None:
+    """What a request on a kept connection costs the ring, as the kernel tells."""
+    server = start("--io-uring-without", without)
+    if driver == "poll":
+        return  # It has no effect there, and is no error.
+    with server.client() as client:
+        client.get("/")
+        before = ring_counts(server.workers()[0])
+        for _ in range(200):
+            assert client.get("/").whole() == HELLO
+        after = ring_counts(server.workers()[0])
+    # The entries of the last request may be counted or not.
+    assert abs(after[0] - before[0] - 200 * submitted) <= 2
+    assert abs(after[1] - before[1] - 200 * completed) <= 2
+
+
+def ring_counts(pid: int) -> tuple[int, int]:
+    """Entries that were ever submitted to a process's ring, and completions that it ever posted."""
+    (ring,) = (
+        entry.name
+        for entry in os.scandir(f"/proc/{pid}/fd")
+        if os.readlink(entry) == "anon_inode:[io_uring]"
+    )
+    found: dict[str, str] = {}
+
+    def has_told() -> bool:
+        # The kernel tells nothing while the ring is at work.
+        told = Path(f"/proc/{pid}/fdinfo/{ring}").read_text()
+        found.update(re.findall(r"^(SqTail|CqTail):\t(\d+)$", told, re.MULTILINE))
+        return len(found) == 2
+
+    wait_for(has_told, "the kernel's counts of the ring")
+    return int(found["SqTail"]), int(found["CqTail"])
 
 
 def test_effect_of_server_header(start: Start) -> None:

@@ -32,12 +32,12 @@ def is_gone(pid: int) -> bool:
         return True
 
 
-def test_ready_line(start: Start) -> None:
+def test_ready_line(start: Start, driver: str) -> None:
     one, two = start(), start("--workers", "2")
     host, port = one.address
-    assert one.ready_line.endswith(f" serving on http://{host}:{port}/ (1 worker, io_uring)")
+    assert one.ready_line.endswith(f" serving on http://{host}:{port}/ (1 worker, {driver})")
     assert one.ready_line.startswith("theframework ")
-    assert two.ready_line.endswith("/ (2 workers, io_uring)")
+    assert two.ready_line.endswith(f"/ (2 workers, {driver})")
     assert len(two.workers()) == 2
 
 
@@ -60,6 +60,7 @@ def test_stop_finishes_what_is_in_flight(
     for client in clients:
         assert client.read().whole() == page("slept", connection="close")
         client.assert_closed()
+        client.close()  # Or the server lingers.
     assert server.wait() == 0
     assert "Traceback" not in server.log()
 
@@ -334,6 +335,7 @@ def test_busy_worker_keeps_nobody_waiting(start: Start, measured: Callable[[str]
     assert times[-1] < 0.1
 
 
+@pytest.mark.usefixtures("driver")
 def test_application_served_from_code(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(
         "from theframework import Framework\n"
@@ -355,6 +357,7 @@ def test_application_served_from_code(tmp_path: Path) -> None:
     assert server.log() == ""
 
 
+@pytest.mark.usefixtures("driver")
 def test_exit_functions_run_once_per_worker(tmp_path: Path) -> None:
     (tmp_path / "exits.py").write_text(
         "import atexit, os\n"

@@ -46,32 +46,36 @@ class Planter:
         self.programs = folder / "programs"
         self.programs.mkdir(parents=True, exist_ok=True)
         self.tree.mkdir(parents=True, exist_ok=True)
-        for name in ("Cargo.toml", "Cargo.lock", "clippy.toml"):
-            self._copy_file(ROOT / name, self.tree / name)
-        self.sources = [
-            path.relative_to(ROOT)
-            for path in sorted((ROOT / "crates").rglob("*"))
-            if path.is_file() and path.suffix in (".rs", ".toml")
-        ]
+        # As they are now: somebody may go on working while this runs.
+        names = ["Cargo.toml", "Cargo.lock", "clippy.toml"]
+        paths = [ROOT / name for name in names if (ROOT / name).exists()]
+        paths += [path for path in sorted((ROOT / "crates").rglob("*")) if path.is_file()]
+        self.sources = {
+            path.relative_to(ROOT): path.read_bytes()
+            for path in paths
+            if path.suffix in (".rs", ".toml", ".lock")
+        }
+        for path in self.tree.rglob("*"):
+            if path.is_file() and path.relative_to(self.tree) not in self.sources:
+                path.unlink()
         self.restore()
 
     def restore(self) -> None:
         """Make the copy equal to the sources; what is equal keeps its time, for the build's sake."""
-        for path in self.sources:
-            self._copy_file(ROOT / path, self.tree / path)
-
-    @staticmethod
-    def _copy_file(source: Path, target: Path) -> None:
-        if target.exists() and target.read_bytes() == source.read_bytes():
-            return
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(source.read_bytes())
+        for path, content in self.sources.items():
+            target = self.tree / path
+            if target.exists() and target.read_bytes() == content:
+                continue
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content)
 
     def plant(self, patch: Path) -> Path | str:
         """Build the simulator with one mutation: its program, or what went wrong."""
         applied = subprocess.run(
             ["patch", "--quiet", "-p1", "-i", str(patch)],
-            cwd=self.tree, capture_output=True, text=True,
+            cwd=self.tree,
+            capture_output=True,
+            text=True,
         )
         if applied.returncode != 0:
             return f"the patch does not apply: {applied.stdout.strip()}"
@@ -81,7 +85,9 @@ class Planter:
         command = ["cargo", "build", "--quiet", "--locked", "--profile", PROFILE]
         built = subprocess.run(
             [*command, "-p", "theframework-simulator", "--target-dir", str(self.build)],
-            cwd=self.tree, capture_output=True, text=True,
+            cwd=self.tree,
+            capture_output=True,
+            text=True,
         )
         if built.returncode != 0:
             lines = [line for line in built.stderr.splitlines() if line.startswith("error")]
@@ -124,7 +130,9 @@ def hunt(program: Path, seeds: int) -> Hunt:
     first = random.SystemRandom().randrange(1_000_000, 1_000_000_000)
     process = subprocess.Popen(
         [program, "--first", str(first), "--seeds", str(seeds), "--threads", "1", "--quiet"],
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
     )
     return Hunt(program.name, first, process, program, time.monotonic())
 
@@ -147,7 +155,9 @@ def run(patches: list[Path], folder: Path, seeds: int, seconds: float) -> list[V
         verdict = hunted.verdict(seconds)
         verdicts.append(verdict)
         found = f"{verdict.seeds:>5} seeds" if verdict.is_found else "NOT FOUND  "
-        print(f"{len(verdicts):>3}/{len(patches)} {found}  {verdict.name}: {verdict.text}", flush=True)
+        print(
+            f"{len(verdicts):>3}/{len(patches)} {found}  {verdict.name}: {verdict.text}", flush=True
+        )
 
     for patch in patches:
         program = planter.plant(patch)
@@ -157,7 +167,10 @@ def run(patches: list[Path], folder: Path, seeds: int, seconds: float) -> list[V
             running = None
         if isinstance(program, str):
             verdicts.append(Verdict(patch.stem, None, program))
-            print(f"{len(verdicts):>3}/{len(patches)} NOT PLANTED  {patch.stem}: {program}", flush=True)
+            print(
+                f"{len(verdicts):>3}/{len(patches)} NOT PLANTED  {patch.stem}: {program}",
+                flush=True,
+            )
         else:
             running = hunt(program, seeds)
     if running is not None:

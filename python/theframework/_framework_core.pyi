@@ -145,8 +145,21 @@ def sleep(seconds: float) -> None:
     number, and `HandlerTimeout` when the handler's time ends meanwhile.
     """
 
-def probe_driver() -> str | None:
-    """None when io_uring can be set up here, else a sentence with the cause and the remedy."""
+class DriverError(Exception):
+    """The driver that was asked for cannot be set up; one sentence with cause and remedy."""
+
+def choose_driver(
+    driver: str, receive_buffers: int, without: str, workers: int
+) -> tuple[str, list[str], str | None]:
+    """Try io_uring as `workers` workers would use it, unless `driver` is ``poll``.
+
+    Returns the driver to use (``io_uring`` or ``poll``), the io_uring features that it does
+    without, and why ``auto`` did not take io_uring. Raises `DriverError` when `driver` is
+    ``io_uring`` and that cannot be set up.
+    """
+
+def io_uring_features() -> list[tuple[str, str, str]]:
+    """Each feature's name, the first kernel that has it, and what the driver does without it."""
 
 def stats() -> dict[str, int]:
     """Counters of this process's hub."""

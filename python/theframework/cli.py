@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 @click.version_option(__version__, message="%(prog)s %(version)s")
 @click.pass_context
 def commands(context: click.Context) -> int:
-    """A web server for synchronous Python, on io_uring."""
+    """A web server for synchronous Python."""
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
     return 0
@@ -98,7 +98,7 @@ def run_command(target: str, **options: Any) -> int:
 
 @commands.command("check")
 def check_command() -> int:
-    """Show what this host offers: kernel, io_uring, limits."""
+    """Show what this host offers (kernel, io_uring, limits), and which driver it gets."""
     from theframework.host import describe
 
     lines, is_usable = describe()

@@ -51,8 +51,7 @@ def serve(load: Callable[[], Framework], settings: Settings) -> int:
     try:
         _check_thread()
         log.configure(settings.log_level)
-        _check_driver()
-        return _serve(load, _fitted(settings))
+        return _serve(load, _with_driver(_fitted(settings)))
     except StartError as error:
         complain(error)
         if error.details and settings.log_level == "debug":
@@ -81,11 +80,22 @@ def _check_thread() -> None:
         raise StartError("run() needs the main thread, since it handles signals")
 
 
-def _check_driver() -> None:
-    """Try the driver once, before any fork, so that workers never differ."""
-    problem = core.probe_driver()
+def _with_driver(settings: Settings) -> Settings:
+    """The settings with the driver chosen: once, before any fork, so that workers never differ."""
+    try:
+        driver, missing, problem = core.choose_driver(
+            settings.driver,
+            settings.receive_buffers,
+            settings.io_uring_without,
+            settings.workers,
+        )
+    except core.DriverError as error:
+        raise StartError(str(error)) from None
     if problem is not None:
-        raise StartError(problem)
+        log.logger.warning("%s; the poll driver serves instead", problem)
+    elif missing:
+        log.logger.debug("io_uring is used without %s", ", ".join(missing))
+    return dataclasses.replace(settings, driver=driver, io_uring_without=",".join(missing))
 
 
 def _fitted(settings: Settings) -> Settings:
@@ -110,7 +120,8 @@ def _announce(listeners: list[Listener], settings: Settings) -> None:
     noun = "worker" if settings.workers == 1 else "workers"
     try:
         print(
-            f"{PROGRAM} {__version__} serving on {where} ({settings.workers} {noun}, io_uring)",
+            f"{PROGRAM} {__version__} serving on {where} ({settings.workers} {noun}, "
+            f"{settings.driver})",
             flush=True,
         )
     except OSError:  # nobody reads stdout any more; the server serves all the same

@@ -24,6 +24,19 @@ from typing import Any
 from theframework.addresses import PORT_MAX, Address, TcpAddress, parse_address
 
 ENVIRONMENT_PREFIX = "THEFRAMEWORK_"
+DRIVERS = ("auto", "io_uring", "poll")
+# As `_framework_core.io_uring_features` names them.
+IO_URING_FEATURES = (
+    "submit_all",
+    "coop_taskrun",
+    "single_issuer",
+    "defer_taskrun",
+    "ext_arg",
+    "skip_success",
+    "buffer_ring",
+    "multishot_accept",
+    "multishot_receive",
+)
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 _YEAR_SECONDS = 366 * 24 * 3600
 _TRUE_WORDS = frozenset({"1", "true", "yes", "on"})
@@ -49,6 +62,8 @@ class Setting:
     maximum: float | None = None
     above: float | None = None
     choices: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
+    is_power_of_two: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -76,12 +91,16 @@ class Setting:
         """The legal values in words, for messages and the page."""
         if self.choices:
             return "one of " + ", ".join(self.choices)
+        if self.words:
+            return "any of " + ", ".join(self.words) + ", separated by commas"
         if self.type is bool:
             return "yes or no"
         if self.type is tuple:
             return "HOST:PORT, [IPV6]:PORT or unix:PATH"
         if self.type is str:
             return "text"
+        if self.is_power_of_two:
+            return f"a power of two from {_shown(self.minimum)} to {_shown(self.maximum)}"
         noun = "a whole number" if self.type is int else "a number"
         if self.above is not None:
             return f"{noun} above {self.above:g}, at most {_shown(self.maximum)}"
@@ -97,6 +116,10 @@ class Setting:
         if isinstance(parsed, (int, float)) and not isinstance(parsed, bool):
             self._check_bounds(parsed, value, source)
         if self.choices and parsed not in self.choices:
+            raise self._refusal(value, source)
+        if self.words and isinstance(parsed, str) and not {*listed(parsed)} <= {*self.words}:
+            raise self._refusal(value, source)
+        if self.is_power_of_two and isinstance(parsed, int) and parsed.bit_count() != 1:
             raise self._refusal(value, source)
         if isinstance(parsed, str) and not _is_header_text(parsed):
             raise SettingsError(f"{source} holds a character that no header or name may hold")
@@ -124,6 +147,8 @@ def _row(
     maximum: float | None = None,
     above: float | None = None,
     choices: tuple[str, ...] = (),
+    words: tuple[str, ...] = (),
+    is_power_of_two: bool = False,
 ) -> Any:
     described = {
         "help": help,
@@ -134,6 +159,8 @@ def _row(
         "maximum": maximum,
         "above": above,
         "choices": choices,
+        "words": words,
+        "is_power_of_two": is_power_of_two,
     }
     return field(default=default, metadata=described)
 
@@ -256,6 +283,27 @@ class Settings:
         above=0,
         maximum=1,
     )
+    driver: str = _row(
+        "auto",
+        "What talks to the kernel: io_uring; or poll (epoll), which runs anywhere and costs more "
+        "per request. auto takes io_uring where it works, and says once why not.",
+        choices=DRIVERS,
+    )
+    receive_buffers: int = _row(
+        512,
+        "Receive buffers of 4 KiB of each worker, shared by all its connections: as many can bring "
+        "bytes in one turn of the loop; others wait for the next.",
+        unit="buffers",
+        minimum=16,
+        maximum=32_768,
+        is_power_of_two=True,
+    )
+    io_uring_without: str = _row(
+        "",
+        "Features of io_uring that are not used though the kernel has them: for kernels with a "
+        "defect in one, and for tests.",
+        words=IO_URING_FEATURES,
+    )
     server_header: str = _row("", "Value of the Server header of every response; empty sends none.")
     log_level: str = _row(
         "info", "Least severe messages that are logged.", aliases=("loglevel",), choices=LOG_LEVELS
@@ -284,6 +332,11 @@ def environment_name(name: str) -> str:
 def option_name(name: str) -> str:
     """The long option that belongs to a setting's name or alias."""
     return "--" + name.replace("_", "-")
+
+
+def listed(text: str) -> list[str]:
+    """The words of a text that separates them by commas."""
+    return [word.strip() for word in text.split(",") if word.strip()]
 
 
 def resolve(
@@ -382,7 +435,7 @@ def _parse_str(value: object) -> str:
 def _parse_binds(value: object) -> tuple[str, ...]:
     """A list of binds, or one text with commas between them."""
     if isinstance(value, str):
-        value = [part.strip() for part in value.split(",") if part.strip()]
+        value = listed(value)
     if not isinstance(value, (list, tuple)):
         raise ValueError("not a text or a list of texts")
     for text in value:

@@ -81,6 +81,11 @@ def _serve(application: Framework, post: Post, stop: _StopSwitch) -> int:
             shared=post.shared,
             on_ready=on_ready,
         )
+    except core.DriverError as error:
+        # The parent tried the same, so this is what changed meanwhile: memory or descriptors.
+        if not post.report.failed(StartError(str(error))):
+            logger.error("%s", error)
+        return 1
     except Exception as error:
         failure = StartError(f"the server core failed: {error}", traceback.format_exc().rstrip())
         if not post.report.failed(failure):

@@ -122,7 +122,8 @@ pub struct Event<S, B> {
 /// `B` is the type of bodies that a write keeps alive until its final completion. The driver
 /// stores it and hands it back; it never drops one by itself.
 ///
-/// Submitting costs no system call: the queue goes to the kernel with the next [`turn`](Self::turn).
+/// Submitting does no I/O: the operation begins with the next [`turn`](Self::turn). It costs no system
+/// call, but for one on epoll when a descriptor is to be watched that is not yet.
 ///
 /// Operations name a descriptor by its number. Whoever owns the descriptor keeps it open until they
 /// have had their final event, or the driver is gone.
@@ -190,12 +191,13 @@ pub trait Driver<B> {
     fn peer_address(&self, fd: RawFd) -> Option<SocketAddr>;
 
     /// Whether events wait that need no waiting for, ends of writes apart: at most one system call,
-    /// which does not wait. Like a poll it may miss what has only just arrived, and it submits nothing.
+    /// which does not wait. Like a poll it may miss what has only just arrived; it may submit what is queued.
     /// What it finds is for the following turn, which then does not look again; until that was taken,
     /// the answer stays the same.
     fn has_events(&mut self) -> bool;
 
-    /// Submits everything queued and gathers events; at most one system call.
+    /// Submits everything queued and gathers events: one system call on io_uring at most; on epoll one for
+    /// each operation that is carried out, and one for all that are waited for.
     ///
     /// The end of a write in the very turn in which it was submitted does not end a wait: a turn
     /// that waits may report it only when something else has happened. Whoever has something to do

@@ -3,6 +3,7 @@
 //! * [`Driver`]: submit an operation with a token, get events with that token.
 //! * [`UringDriver`]: the driver on io_uring.
 //! * [`PollDriver`]: the driver on epoll, for hosts without io_uring.
+//! * [`SystemDriver`]: one of the two, as [`choose`] found it best for this host.
 //! * [`Write`]: one pending write, the owner of every byte that it sends.
 //! * [`Filling`]: a request body on its way into its final place.
 //! * [`Lease`]: bytes that arrived in a buffer of the receive pool.
@@ -19,6 +20,7 @@ mod poll;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod socket;
+mod system;
 mod timer;
 mod uring;
 mod write;
@@ -27,6 +29,7 @@ pub use driver::{Driver, Errno, Event, Interest, OpId, Outcome, SEND_AT_ONCE_MAX
 pub use filling::{Filling, Space};
 pub use lease::{LEASE_SIZE, Lease, LeasePool};
 pub use poll::{PollConfig, PollDriver};
+pub use system::{DriverConfig, DriverError, DriverKind, SystemDriver, Wish, choose};
 pub use timer::{TICK_US, TimerId, TimerWheel};
-pub use uring::{SetupError, UringConfig, UringDriver, probe};
+pub use uring::{Feature, Features, SetupError, UringConfig, UringDriver, probe};
 pub use write::{KeptBytes, NoBody, Write};

@@ -76,6 +76,12 @@ impl TimerWheel {
         self.len
     }
 
+    /// The tokens of all timers that wait, in no order. Looks at every slot: for tests.
+    pub fn tokens(&self) -> impl Iterator<Item = u64> {
+        let waiting = self.entries.iter().filter(|entry| entry.place != FREE);
+        waiting.map(|entry| entry.token)
+    }
+
     /// Whether no timer is waiting.
     pub fn is_empty(&self) -> bool {
         self.len == 0
@@ -84,6 +90,10 @@ impl TimerWheel {
     /// Adds a timer; a deadline in the past fires at the next [`pop_expired`](Self::pop_expired).
     pub fn insert(&mut self, deadline: u64, token: u64) -> TimerId {
         let index = if self.free == NONE {
+            if self.entries.len() == self.entries.capacity() {
+                // By an eighth, not by half: an idle connection has one, and there are many.
+                self.entries.reserve_exact((self.entries.len() / 8).max(64));
+            }
             self.entries.push(Entry {
                 deadline,
                 token,

@@ -27,7 +27,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use theframework::{AcceptMode, Engine, ExchangeId};
-use theframework_io::{Errno, UringConfig, UringDriver};
+use theframework_io::{Errno, SystemDriver};
 use theframework_memory::{Key, Slab};
 
 use crate::application::{Application, Dispatch};
@@ -36,9 +36,9 @@ use crate::gil::ObjectPool;
 use crate::peers::SharedPeers;
 use crate::request::Request;
 use crate::response::Response;
-use crate::{HandlerTimeout, greenlet, heap, schedule, settings, worker};
+use crate::{DriverError, HandlerTimeout, greenlet, heap, schedule, settings, worker};
 
-pub(crate) type PyEngine = Engine<UringDriver<PyBody>, PyBody>;
+pub(crate) type PyEngine = Engine<SystemDriver<PyBody>, PyBody>;
 
 /// Handlers run in one batch at most, and for how long at most.
 const BATCH_MAX: u32 = 64;
@@ -352,7 +352,7 @@ impl Hub {
                 return Ok(());
             }
             self.turn()
-                .map_err(|errno| PyOSError::new_err((errno.0, "the io_uring driver failed")))?;
+                .map_err(|errno| PyOSError::new_err((errno.0, "the driver failed")))?;
         }
         Ok(())
     }
@@ -527,8 +527,8 @@ pub(crate) fn serve(
     }
     let config = settings::config(settings)?;
     let sockets = adopt(&listeners);
-    let driver = UringDriver::new(&UringConfig::default())
-        .map_err(|error| PyOSError::new_err((error.errno(), error.to_string())))?;
+    let driver = SystemDriver::new(&settings::driver(settings)?)
+        .map_err(|error| DriverError::new_err(error.to_string()))?;
     let (router, dispatch) = application.get().snapshot(py);
     let mut engine = Engine::new(driver, config, Rc::new(router));
     let own_listener: bool = match settings.get_item("reuse_port")? {

@@ -36,6 +36,7 @@ mod text;
 mod worker;
 
 use pyo3::prelude::*;
+use theframework_io::{DriverConfig, Feature};
 use theframework_memory::CountingAllocator;
 
 #[global_allocator]
@@ -48,12 +49,38 @@ pyo3::create_exception!(
     "Raised in a handler at its next wait once handler_timeout has passed."
 );
 
-/// Why io_uring cannot be used on this host; None if it can.
+pyo3::create_exception!(
+    theframework,
+    DriverError,
+    pyo3::exceptions::PyException,
+    "The driver that was asked for cannot be set up."
+);
+
+/// Decides for a driver, before any worker is forked: its name, the io_uring features that it does
+/// without, and why it is not io_uring if that was not asked for.
 #[pyfunction]
-fn probe_driver() -> Option<String> {
-    theframework_io::probe()
-        .err()
-        .map(|error| error.to_string())
+fn choose_driver(
+    driver: &str,
+    receive_buffers: u16,
+    without: &str,
+    workers: usize,
+) -> PyResult<(&'static str, Vec<&'static str>, Option<String>)> {
+    let wish = settings::wish(driver, receive_buffers, without, workers)?;
+    let (config, problem) =
+        theframework_io::choose(&wish).map_err(|error| DriverError::new_err(error.to_string()))?;
+    let missing = match config {
+        DriverConfig::IoUring(config) => config.features.missing().map(Feature::name).collect(),
+        DriverConfig::Poll(_) => Vec::new(),
+    };
+    let problem = problem.map(|error| error.to_string());
+    Ok((config.kind().name(), missing, problem))
+}
+
+/// What io_uring may lack: the name, the first kernel that has it, what the driver does instead.
+#[pyfunction]
+fn io_uring_features() -> Vec<(&'static str, &'static str, &'static str)> {
+    let describe = |one: Feature| (one.name(), one.since(), one.replacement());
+    Feature::ALL.map(describe).to_vec()
 }
 
 /// Allocations, deallocations and live bytes of the Rust allocator since the process started.
@@ -81,7 +108,9 @@ fn _framework_core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(hub::stop, module)?)?;
     module.add_function(wrap_pyfunction!(hub::sleep, module)?)?;
     module.add_function(wrap_pyfunction!(hub::stats, module)?)?;
-    module.add_function(wrap_pyfunction!(probe_driver, module)?)?;
+    module.add("DriverError", module.py().get_type::<DriverError>())?;
+    module.add_function(wrap_pyfunction!(choose_driver, module)?)?;
+    module.add_function(wrap_pyfunction!(io_uring_features, module)?)?;
     let py = module.py();
     let after_fork = wrap_pyfunction!(hub::after_fork_in_child, module)?;
     let hooks = pyo3::types::PyDict::new(py);

@@ -4,6 +4,9 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use theframework::Config;
+use theframework_io::{DriverConfig, DriverKind, Features, UringConfig, Wish};
+
+use crate::DriverError;
 
 /// Reads what the engine needs; other keys belong to others.
 pub(crate) fn config(settings: &Bound<'_, PyDict>) -> PyResult<Config> {
@@ -29,6 +32,69 @@ pub(crate) fn config(settings: &Bound<'_, PyDict>) -> PyResult<Config> {
         config.server = server.extract::<String>()?.into_bytes();
     }
     Ok(config)
+}
+
+/// The driver that was chosen before the workers were forked; without a choice, the best one.
+pub(crate) fn driver(settings: &Bound<'_, PyDict>) -> PyResult<DriverConfig> {
+    let text = |name| -> PyResult<String> {
+        let value = settings.get_item(name)?;
+        value.map_or(Ok(String::new()), |value| value.extract())
+    };
+    let receive_buffers = match settings.get_item("receive_buffers")? {
+        Some(value) => value.extract()?,
+        None => UringConfig::default().receive_buffers,
+    };
+    let wish = wish(
+        &text("driver")?,
+        receive_buffers,
+        &text("io_uring_without")?,
+        1,
+    )?;
+    if wish.kind == Some(DriverKind::IoUring) {
+        // It was tried already.
+        return Ok(DriverConfig::IoUring(UringConfig {
+            receive_buffers,
+            features: wish.features,
+            ..UringConfig::default()
+        }));
+    }
+    let chosen = theframework_io::choose(&wish);
+    chosen
+        .map(|(config, _)| config)
+        .map_err(|error| DriverError::new_err(error.to_string()))
+}
+
+/// The settings of a driver as `theframework_io::choose` wants them.
+pub(crate) fn wish(
+    driver: &str,
+    receive_buffers: u16,
+    without: &str,
+    workers: usize,
+) -> PyResult<Wish> {
+    let kind = match driver {
+        "io_uring" => Some(DriverKind::IoUring),
+        "poll" => Some(DriverKind::Poll),
+        "auto" | "" => None,
+        other => {
+            return Err(PyValueError::new_err(format!(
+                "no driver is called {other}"
+            )));
+        }
+    };
+    if !receive_buffers.is_power_of_two() || receive_buffers > 1 << 15 {
+        return Err(PyValueError::new_err(format!(
+            "receive_buffers is a power of two up to 32768, not {receive_buffers}"
+        )));
+    }
+    let names = without.split(',').map(str::trim);
+    let features = Features::all_without(names.filter(|name| !name.is_empty()))
+        .map_err(|name| PyValueError::new_err(format!("io_uring has no feature {name}")))?;
+    Ok(Wish {
+        kind,
+        receive_buffers,
+        features,
+        workers,
+    })
 }
 
 fn size(settings: &Bound<'_, PyDict>, name: &str, target: &mut usize) -> PyResult<()> {

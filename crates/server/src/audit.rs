@@ -11,6 +11,7 @@ use crate::close::DRAIN_IDLE_MS;
 use crate::connection::{Connection, Ending};
 use crate::engine::Engine;
 use crate::exchange::{NOBODY, Progress};
+use crate::token::{self, Kind};
 
 /// What an engine holds that somebody has to give back.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
@@ -42,18 +43,17 @@ macro_rules! must {
 impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
     /// What it holds now.
     pub fn held(&self) -> Held {
-        let of_connections = self.connections.iter().filter(|(_, c)| c.timer.is_some());
-        let of_handlers = self
-            .exchanges
-            .iter()
-            .filter(|(_, e)| e.handler_timer.is_some());
+        let timers = self
+            .wheel
+            .tokens()
+            .filter(|&token| matches!(token::kind(token), Some(Kind::Connection | Kind::Handler)));
         Held {
             connections: self.connections.len(),
             exchanges: self.exchanges.len(),
             chunks: self.chunks.total_allocated() - self.chunks.cached(),
             blocks: self.blocks.live(),
             buffers: self.buffers.live() - self.writes.idle_len(),
-            timers: of_connections.count() + of_handlers.count(),
+            timers: timers.count(),
             queued: self.ready_len() + self.dirty.len() + self.leased.len(),
         }
     }
@@ -191,6 +191,12 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
                 || self.config.write_timeout_ms == 0
                 || connection.write_deadline_ms != u64::MAX,
             "sends without a deadline"
+        );
+        must!(
+            connection.ending != Ending::Lingering
+                || !connection.peer_ended
+                || connection.receive.is_some(),
+            "lingers for a peer that has gone"
         );
         if connection.ending == Ending::AfterOutput {
             must!(

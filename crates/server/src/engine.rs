@@ -376,10 +376,13 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
         if let Some(exchange) = self.exchanges.get_mut(key) {
             exchange.is_overtime = true;
             let at_ms = self.now_ms + after_ms;
-            exchange.handler_timer = Some(
-                self.wheel
-                    .insert(tick_of_ms(at_ms), token::of_key(Kind::Handler, key)),
-            );
+            let timer = self
+                .wheel
+                .insert(tick_of_ms(at_ms), token::of_key(Kind::Handler, key));
+            // It may have parked again since its time was over, which set the timer anew.
+            if let Some(before) = exchange.handler_timer.replace(timer) {
+                self.wheel.cancel(before);
+            }
         }
     }
 

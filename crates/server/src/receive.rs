@@ -63,7 +63,6 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
                             .and_then(|key| self.exchanges.get_mut(key));
                         match exchange {
                             Some(exchange) => {
-                                exchange.body_len = filling.bytes().len();
                                 exchange.body = BodyPlace::Own(filling);
                                 None
                             }

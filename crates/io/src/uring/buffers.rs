@@ -1,16 +1,20 @@
-//! The provided buffer ring: how the kernel learns which receive buffers are free.
+//! The provided buffers: how the kernel learns which receive buffers are free.
 //!
 //! A ring of 16-byte entries in memory that the kernel reads. We write entries behind the tail and
 //! publish the tail with release ordering; the kernel takes them from the front. The buffers
 //! themselves belong to the [`LeasePool`].
+//!
+//! Where the kernel has no such ring, an operation gives buffers back, a run of neighbours each; the
+//! driver submits it with whatever else it has.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::io;
+use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-use io_uring::IoUring;
 use io_uring::types::BufRingEntry;
+use io_uring::{IoUring, opcode, squeue};
 
 use crate::lease::{LEASE_SIZE, LeasePool};
 
@@ -18,6 +22,40 @@ use crate::lease::{LEASE_SIZE, LeasePool};
 pub(super) const GROUP: u16 = 0;
 
 const PAGE: usize = 4096;
+
+/// The way in which buffers are given to the kernel.
+pub(super) enum Buffers {
+    Ring(BufferRing),
+    /// By operations: runs of neighbours, as first and count. Empty between two calls.
+    Operations(Vec<(u16, u16)>),
+}
+
+/// Marks the completion of an operation that gives buffers; no slot has its generation, 0.
+const PROVIDE: u64 = 1 << 30;
+const COUNT_BITS: u32 = 15;
+
+/// Gives `count` buffers from `first` on to the kernel.
+pub(super) fn provide(pool: &LeasePool, first: u16, count: u16) -> squeue::Entry {
+    let start = pool.address(first).as_ptr();
+    opcode::ProvideBuffers::new(start, LEASE_SIZE as i32, count, GROUP, first)
+        .build()
+        .user_data(PROVIDE | u64::from(first) << COUNT_BITS | u64::from(count - 1))
+}
+
+/// Which buffers an operation of [`provide`] named, by the user data of its completion.
+pub(super) fn provided(user_data: u64) -> Option<Range<u16>> {
+    let numbers = (user_data ^ PROVIDE) as u32;
+    let (first, last) = (numbers >> COUNT_BITS, numbers & ((1 << COUNT_BITS) - 1));
+    (user_data >> (2 * COUNT_BITS) == 1).then(|| first as u16..(first + last + 1) as u16)
+}
+
+/// The runs of neighbours in the buffers that came back to the pool.
+pub(super) fn take_runs(pool: &LeasePool, runs: &mut Vec<(u16, u16)>) {
+    pool.drain_returned(|id| match runs.last_mut() {
+        Some((first, count)) if *first + *count == id => *count += 1,
+        _ => runs.push((id, 1)),
+    });
+}
 
 pub(super) struct BufferRing {
     entries: NonNull<BufRingEntry>,
@@ -92,5 +130,34 @@ impl Drop for BufferRing {
     fn drop(&mut self) {
         // SAFETY: allocated with this layout in `register`; the kernel no longer knows it.
         unsafe { dealloc(self.entries.as_ptr().cast(), self.layout) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_of_buffers_is_known_again_by_its_user_data() {
+        let pool = LeasePool::new(8).unwrap();
+        let mut runs = Vec::new();
+        // SAFETY: nothing else uses the pool in this test.
+        let leases = [2, 3, 4, 0, 7].map(|id| unsafe { pool.lease(id, 0) });
+        drop(leases);
+        take_runs(&pool, &mut runs);
+        assert_eq!(runs, [(2, 3), (0, 1), (7, 1)]);
+        for (first, count) in [(2, 3), (0, 1), (0, 8), (7, 1)] {
+            let entry = provide(&pool, first, count);
+            let named = provided(entry.get_user_data());
+            assert_eq!(named, Some(first..first + count));
+        }
+        for other in [0, 1, 1 << 29, 1 << 31, 1 << 32, 1 << 32 | 1 << 30, u64::MAX] {
+            assert_eq!(provided(other), None, "{other}");
+        }
+        assert_eq!(
+            provided(PROVIDE | 32_767),
+            Some(0..32_768),
+            "the largest pool"
+        );
     }
 }

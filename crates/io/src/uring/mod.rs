@@ -22,8 +22,14 @@
 //! succeeded, and its final event is made here. That saves a completion for each response and, on a
 //! lone connection, one of two system calls for each request: the wait is not ended by the send.
 //! What did not fit is sent again as an ordinary operation that waits for the socket.
+//!
+//! What an older kernel lacks (`features`) is decided where an operation is armed: a multishot
+//! operation that is not one ends after its first success and is armed again, as one that the
+//! kernel ended early is.
 
 mod buffers;
+mod features;
+mod probe;
 mod setup;
 
 use std::collections::VecDeque;
@@ -40,14 +46,18 @@ use theframework_memory::{Key, OutOfMemory, Slab};
 use crate::clock::Clock;
 use crate::driver::{Driver, Errno, Event, Interest, OpId, Outcome, SEND_AT_ONCE_MAX, Wait};
 use crate::filling::Space;
-use crate::lease::LeasePool;
+use crate::lease::{LEASE_SIZE, LeasePool};
 use crate::socket;
 use crate::write::{KeptBytes, Write};
-use buffers::BufferRing;
-pub use setup::{SetupError, UringConfig, probe};
+use buffers::{BufferRing, Buffers};
+pub use features::{Feature, Features};
+pub use probe::probe;
+pub use setup::{SetupError, UringConfig};
 
-/// Completions of cancels, closes and shutdowns: nobody waits for them.
+/// Completions of cancels and closes: nobody waits for them. No slot has this key, nor the next.
 const IGNORED: u64 = 0;
+/// The completion of the timeout that ends a wait.
+const TIMEOUT: u64 = 1;
 /// How long dropping the driver waits for the kernel to let go of its buffers.
 const DROP_WAIT: Duration = Duration::from_secs(1);
 
@@ -64,7 +74,8 @@ enum Kind {
 enum State {
     /// The kernel has it, or will have it with the next enter.
     InFlight,
-    /// A send that posts a completion only if it does not succeed.
+    /// A send that ends while it is submitted; it posts a completion only if it does not succeed
+    /// (or always, where the kernel cannot keep silent).
     Inline,
     /// A receive that found no buffer; it is armed again when one came back.
     Starved,
@@ -89,19 +100,28 @@ struct Op<B> {
 pub struct UringDriver<B: KeptBytes> {
     // Dropped by hand: the ring goes before the memory that the kernel may write to.
     ring: ManuallyDrop<IoUring>,
-    buffers: ManuallyDrop<BufferRing>,
+    buffers: ManuallyDrop<Buffers>,
     ops: ManuallyDrop<Slab<Op<B>>>,
+    features: Features,
+    /// Completions come that nobody waits for: each wait has to see whether it is worth ending.
+    tells_too_much: bool,
+    /// What a newer kernel keeps armed is armed again, and reaches the kernel with the next enter.
+    arms_again: bool,
     clock: Clock,
     pool: LeasePool,
     starved: Vec<Key>,
     /// Operations that ended without the kernel: their final event is due.
     ended: VecDeque<Key>,
-    /// Inline sends by their position in the submission queue.
+    /// Inline sends by their position in the submission queue, when they post no completion; else
+    /// those whose success was heard of.
     inline: VecDeque<(u32, Key)>,
     /// Entries pushed so far, wrapping.
     pushed: u32,
     /// Completions that were taken early, because the submission queue was full.
     reaped: VecDeque<cqueue::Entry>,
+    /// Where a wait cannot end by itself: what its timeout operation reads, and when it is due.
+    timeout: Box<types::Timespec>,
+    timeout_due_us: Option<u64>,
     /// The kernel refuses everything: the driver is of no more use.
     failed: Option<Errno>,
     /// This process is the child of the one that the ring works for.
@@ -126,12 +146,23 @@ impl<B: KeptBytes> UringDriver<B> {
     /// [`SetupError`] with the cause and what to do about it.
     pub fn new(config: &UringConfig) -> Result<Self, SetupError> {
         let ring = setup::ring(config)?;
-        let pool = LeasePool::new(config.receive_buffers).map_err(|_| SetupError::memory())?;
-        let buffers = BufferRing::register(&ring, &pool).map_err(SetupError::from_os)?;
-        Ok(UringDriver {
+        let pool = LeasePool::new(config.receive_buffers)
+            .map_err(|_| SetupError::from_errno(libc::ENOMEM))?;
+        let has_ring = config.features.has(Feature::BufferRing);
+        let buffers = if has_ring {
+            Buffers::Ring(BufferRing::register(&ring, &pool).map_err(SetupError::from_os)?)
+        } else {
+            Buffers::Operations(Vec::with_capacity(usize::from(pool.count())))
+        };
+        let mut driver = UringDriver {
             ring: ManuallyDrop::new(ring),
             buffers: ManuallyDrop::new(buffers),
             ops: ManuallyDrop::new(Slab::new()),
+            features: config.features,
+            tells_too_much: !(config.features.has(Feature::SkipSuccess)
+                && config.features.has(Feature::ExtArg)),
+            arms_again: !(config.features.has(Feature::MultishotReceive)
+                && config.features.has(Feature::MultishotAccept)),
             clock: Clock::start(),
             pool,
             starved: Vec::new(),
@@ -139,9 +170,64 @@ impl<B: KeptBytes> UringDriver<B> {
             inline: VecDeque::new(),
             pushed: 0,
             reaped: VecDeque::new(),
+            timeout: Box::new(types::Timespec::new()),
+            timeout_due_us: None,
             failed: None,
             is_forked: false,
-        })
+        };
+        if !has_ring {
+            driver.provide_all()?;
+        }
+        Ok(driver)
+    }
+
+    /// Gives all buffers to the kernel by one operation, and hears whether it took them.
+    fn provide_all(&mut self) -> Result<(), SetupError> {
+        let entry = buffers::provide(&self.pool, 0, self.pool.count());
+        self.push(&entry.user_data(IGNORED));
+        self.ring.submit().map_err(SetupError::from_os)?;
+        match self.ring.completion().next().map(|entry| entry.result()) {
+            Some(0..) => Ok(()),
+            Some(error) => Err(SetupError::from_errno(-error)),
+            None => Err(SetupError::missing("provided buffers")),
+        }
+    }
+
+    /// Gives the buffers that came back to the kernel again.
+    fn give_back(&mut self) {
+        let runs = match &mut *self.buffers {
+            Buffers::Ring(ring) => return ring.give_back(&self.pool),
+            Buffers::Operations(runs) => runs,
+        };
+        let mut runs = std::mem::take(runs);
+        buffers::take_runs(&self.pool, &mut runs);
+        for (first, count) in runs.drain(..) {
+            let entry = self.silent(buffers::provide(&self.pool, first, count));
+            self.push(&entry);
+        }
+        *self.buffers = Buffers::Operations(runs);
+    }
+
+    /// An entry whose success nobody wants to hear of.
+    fn silent(&self, entry: squeue::Entry) -> squeue::Entry {
+        if self.features.has(Feature::SkipSuccess) {
+            entry.flags(squeue::Flags::SKIP_SUCCESS)
+        } else {
+            entry
+        }
+    }
+
+    /// Queues an operation that ends the next wait after `timeout`, or at the next completion; an
+    /// earlier one that is still queued or pending serves as well.
+    fn arm_timeout(&mut self, timeout: Duration) {
+        let due_us = self.now_us().saturating_add(timeout.as_micros() as u64);
+        if self.timeout_due_us.is_some_and(|pending| pending <= due_us) {
+            return;
+        }
+        *self.timeout = types::Timespec::from(timeout);
+        let entry = opcode::Timeout::new(&raw const *self.timeout).count(1);
+        self.timeout_due_us = Some(due_us);
+        self.push(&entry.build().user_data(TIMEOUT));
     }
 
     fn start(&mut self, kind: Kind, fd: RawFd, token: u64) -> Result<Key, OutOfMemory> {
@@ -187,10 +273,21 @@ impl<B: KeptBytes> UringDriver<B> {
         let fd = types::Fd(op.fd);
         let mut inline = false;
         let entry = match op.kind {
-            Kind::Accept => opcode::AcceptMulti::new(fd)
+            Kind::Accept if self.features.has(Feature::MultishotAccept) => {
+                opcode::AcceptMulti::new(fd)
+                    .flags(libc::SOCK_CLOEXEC)
+                    .build()
+            }
+            Kind::Accept => opcode::Accept::new(fd, std::ptr::null_mut(), std::ptr::null_mut())
                 .flags(libc::SOCK_CLOEXEC)
                 .build(),
-            Kind::Receive => opcode::RecvMulti::new(fd, buffers::GROUP).build(),
+            Kind::Receive if self.features.has(Feature::MultishotReceive) => {
+                opcode::RecvMulti::new(fd, buffers::GROUP).build()
+            }
+            Kind::Receive => opcode::Recv::new(fd, std::ptr::null_mut(), LEASE_SIZE as u32)
+                .buf_group(buffers::GROUP)
+                .build()
+                .flags(squeue::Flags::BUFFER_SELECT),
             Kind::ReceiveInto => {
                 let (start, len) = match &mut op.payload {
                     Payload::Space(Space::Input(input)) => {
@@ -216,8 +313,9 @@ impl<B: KeptBytes> UringDriver<B> {
                     unreachable!("a send owns its write")
                 };
                 let (first, second) = write.remaining();
-                inline = op.state == State::Inline;
-                let flags = if inline {
+                let at_once = op.state == State::Inline;
+                inline = at_once && self.features.has(Feature::SkipSuccess);
+                let flags = if at_once {
                     libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT | libc::MSG_WAITALL
                 } else {
                     libc::MSG_NOSIGNAL
@@ -272,11 +370,7 @@ impl<B: KeptBytes> UringDriver<B> {
         let (result, flags) = (entry.result(), entry.flags());
         let key = Key::from_u64(entry.user_data());
         let Some(op) = self.ops.get_mut(key) else {
-            // IGNORED, or a slot that has gone: whatever it still brings home goes back.
-            if let Some(id) = cqueue::buffer_select(flags) {
-                // SAFETY: the kernel has just handed this buffer over.
-                drop(unsafe { self.pool.lease(id, 0) });
-            }
+            self.complete_unowned(entry);
             return None;
         };
         let (token, kind, cancelling) = (op.token, op.kind, op.cancelling);
@@ -356,6 +450,20 @@ impl<B: KeptBytes> UringDriver<B> {
         }
     }
 
+    /// A completion of no operation in the slab, or of one that has gone: whatever it still brings
+    /// home goes back.
+    fn complete_unowned(&mut self, entry: &cqueue::Entry) {
+        if entry.user_data() == TIMEOUT {
+            self.timeout_due_us = None;
+        }
+        let selected = cqueue::buffer_select(entry.flags());
+        let refused = buffers::provided(entry.user_data()).filter(|_| entry.result() < 0);
+        for id in selected.into_iter().chain(refused.into_iter().flatten()) {
+            // SAFETY: the kernel has just handed this buffer over, or did not take it.
+            drop(unsafe { self.pool.lease(id, 0) });
+        }
+    }
+
     fn complete_send(&mut self, key: Key, result: i32) -> Option<Event<OwnedFd, B>> {
         let op = self.ops.get_mut(key)?;
         let Payload::Write(write) = &mut op.payload else {
@@ -391,9 +499,7 @@ impl<B: KeptBytes> UringDriver<B> {
 
     /// The final event of one inline send that the kernel has consumed without a word.
     fn next_inline(&mut self) -> Option<Event<OwnedFd, B>> {
-        let consumed = self
-            .pushed
-            .wrapping_sub(self.ring.submission().len() as u32);
+        let consumed = self.consumed();
         while let Some(&(position, key)) = self.inline.front() {
             if (consumed.wrapping_sub(position) as i32) < 0 {
                 return None;
@@ -416,6 +522,86 @@ impl<B: KeptBytes> UringDriver<B> {
             }
         }
         None
+    }
+
+    /// How many entries the kernel has taken, wrapping.
+    fn consumed(&mut self) -> u32 {
+        self.pushed
+            .wrapping_sub(self.ring.submission().len() as u32)
+    }
+
+    /// Whether there is something to hand out, or the kernel has more to tell; no system call.
+    fn knows_of_events(&mut self) -> bool {
+        if self.tells_too_much {
+            self.sift();
+        }
+        if !self.ended.is_empty() || !self.reaped.is_empty() || !self.ring.completion().is_empty() {
+            return true;
+        }
+        let submission = self.ring.submission();
+        submission.taskrun() || submission.cq_overflow()
+    }
+
+    /// Takes the completions that a newer kernel would not have posted out of the others: what is
+    /// left in `reaped` is worth ending a wait for.
+    fn sift(&mut self) {
+        while let Some(entry) = { self.ring.completion().next() } {
+            let key = Key::from_u64(entry.user_data());
+            match self.ops.get(key) {
+                None => self.complete_unowned(&entry),
+                Some(Op {
+                    payload: Payload::Write(write),
+                    state: State::Inline,
+                    ..
+                }) if entry.result() >= 0
+                    && entry.result() as usize == write.len() - write.sent() =>
+                {
+                    let consumed = self.consumed();
+                    self.inline.push_back((consumed, key));
+                }
+                Some(_) => self.reaped.push_back(entry),
+            }
+        }
+    }
+
+    /// Submits and waits, with the kernel's own timeout if it has one.
+    fn enter(&mut self, timeout: Option<Duration>) -> std::io::Result<usize> {
+        match timeout {
+            None => self.ring.submit_and_wait(1),
+            Some(timeout) if self.features.has(Feature::ExtArg) => {
+                let timespec = types::Timespec::from(timeout);
+                let args = types::SubmitArgs::new().timespec(&timespec);
+                self.ring.submitter().submit_with_args(1, &args)
+            }
+            Some(timeout) => {
+                self.arm_timeout(timeout);
+                self.ring.submit_and_wait(1)
+            }
+        }
+    }
+
+    /// The same where completions come that are not worth ending a wait for.
+    fn enter_until_event(&mut self, timeout: Option<Duration>) -> std::io::Result<usize> {
+        let due_us = timeout.map(|timeout| self.now_us() + timeout.as_micros() as u64);
+        loop {
+            let left_us = due_us.map(|due_us| due_us.saturating_sub(self.now_us()));
+            let result = self.enter(left_us.map(Duration::from_micros));
+            // Not by its error: an interrupted enter that has submitted something is a success.
+            let is_interrupted = self.ring.completion().is_empty();
+            let is_over = due_us.is_some_and(|due_us| due_us <= self.now_us());
+            if is_interrupted || is_over || self.knows_of_events() {
+                return result;
+            }
+        }
+    }
+
+    /// Submits what stands behind an entry that the kernel refused.
+    fn submit_rest(&mut self) {
+        while !self.ring.submission().is_empty() {
+            if !matches!(self.ring.submit(), Ok(1..)) {
+                return;
+            }
+        }
     }
 
     fn overflowed(&mut self) -> bool {
@@ -515,7 +701,7 @@ impl<B: KeptBytes> Driver<B> for UringDriver<B> {
             State::Inline => {}
             State::InFlight => {
                 let entry = opcode::AsyncCancel::new(key.to_u64()).build();
-                self.push(&entry.flags(squeue::Flags::SKIP_SUCCESS).user_data(IGNORED));
+                self.push(&self.silent(entry).user_data(IGNORED));
             }
         }
     }
@@ -532,15 +718,16 @@ impl<B: KeptBytes> Driver<B> for UringDriver<B> {
 
     fn close(&mut self, socket: OwnedFd) {
         let entry = opcode::Close::new(types::Fd(socket.into_raw_fd())).build();
-        self.push(&entry.flags(squeue::Flags::SKIP_SUCCESS).user_data(IGNORED));
+        self.push(&self.silent(entry).user_data(IGNORED));
     }
 
     fn has_events(&mut self) -> bool {
-        if !self.ended.is_empty() || !self.reaped.is_empty() || !self.ring.completion().is_empty() {
-            return true;
+        if self.arms_again && !self.knows_of_events() && !self.ring.submission().is_empty() {
+            // What is armed again there finds only now what has come meanwhile. If this fails, so
+            // does the turn.
+            let _ = self.ring.submit();
         }
-        let submission = self.ring.submission();
-        submission.taskrun() || submission.cq_overflow()
+        self.knows_of_events()
     }
 
     fn turn(&mut self, wait: Wait) -> Result<(), Errno> {
@@ -548,7 +735,7 @@ impl<B: KeptBytes> Driver<B> for UringDriver<B> {
             return Err(errno);
         }
         if self.pool.has_returned() {
-            self.buffers.give_back(&self.pool);
+            self.give_back();
         }
         if !self.starved.is_empty() {
             // All completions were taken, so what is not leased is in the kernel's ring.
@@ -563,19 +750,18 @@ impl<B: KeptBytes> Driver<B> for UringDriver<B> {
             }
             self.starved.drain(..fed);
         }
-        let must_not_wait = wait == Wait::Poll || self.has_events();
+        let must_not_wait = wait == Wait::Poll || self.knows_of_events();
         let result = match wait {
-            Wait::For(timeout) if !must_not_wait => match timeout {
-                Some(timeout) => {
-                    let timespec = types::Timespec::from(timeout);
-                    let args = types::SubmitArgs::new().timespec(&timespec);
-                    self.ring.submitter().submit_with_args(1, &args)
-                }
-                None => self.ring.submit_and_wait(1),
-            },
-            _ if self.ring.submission().is_empty() && !self.has_events() => Ok(0),
+            Wait::For(timeout) if !must_not_wait && self.tells_too_much => {
+                self.enter_until_event(timeout)
+            }
+            Wait::For(timeout) if !must_not_wait => self.enter(timeout),
+            _ if self.ring.submission().is_empty() && !self.knows_of_events() => Ok(0),
             _ => self.ring.submit(),
         };
+        if !self.features.has(Feature::SubmitAll) {
+            self.submit_rest();
+        }
         result_of(result)
     }
 
@@ -627,7 +813,9 @@ impl<B: KeptBytes> Drop for UringDriver<B> {
         // first, so that the kernel has no way left to the memory of the other two.
         unsafe {
             if kernel_has_let_go {
-                let _ = self.ring.submitter().unregister_buf_ring(buffers::GROUP);
+                if matches!(*self.buffers, Buffers::Ring(_)) {
+                    let _ = self.ring.submitter().unregister_buf_ring(buffers::GROUP);
+                }
                 ManuallyDrop::drop(&mut self.ring);
                 ManuallyDrop::drop(&mut self.buffers);
                 ManuallyDrop::drop(&mut self.ops);

@@ -2,16 +2,26 @@
 
 use std::fmt;
 use std::io;
+use std::time::Duration;
 
-use io_uring::{IoUring, Probe, opcode};
+use io_uring::IoUring;
 
-/// Sizes of a driver.
+use super::features::{Feature, Features};
+
+/// How often a ring that lacks memory is tried again, and how long apart: the memory of a ring that
+/// was closed a moment ago comes back late.
+const MEMORY_RETRIES: u32 = 20;
+const MEMORY_PAUSE: Duration = Duration::from_millis(20);
+
+/// Sizes of a driver, and what it may use.
 #[derive(Copy, Clone, Debug)]
 pub struct UringConfig {
     /// Submission queue entries; more than this many in one turn cost a further system call.
     pub entries: u32,
     /// Receive buffers of 4 KiB, a power of two. They are needed for one turn's arrivals only.
     pub receive_buffers: u16,
+    /// What the kernel has; see [`probe`](super::probe).
+    pub features: Features,
 }
 
 impl Default for UringConfig {
@@ -19,6 +29,7 @@ impl Default for UringConfig {
         UringConfig {
             entries: 1024,
             receive_buffers: 512,
+            features: Features::ALL,
         }
     }
 }
@@ -28,20 +39,27 @@ impl Default for UringConfig {
 pub struct SetupError {
     errno: i32,
     missing: Option<&'static str>,
+    confinement: Confinement,
 }
 
 impl SetupError {
-    pub(super) fn from_os(error: io::Error) -> Self {
+    pub(crate) fn from_os(error: io::Error) -> Self {
+        Self::from_errno(error.raw_os_error().unwrap_or(libc::EIO))
+    }
+
+    pub(crate) fn from_errno(errno: i32) -> Self {
         SetupError {
-            errno: error.raw_os_error().unwrap_or(libc::EIO),
+            errno,
             missing: None,
+            confinement: Confinement::of_this_process(),
         }
     }
 
-    pub(super) fn memory() -> Self {
+    /// The kernel has io_uring, but not this part of it, which nothing replaces.
+    pub(super) fn missing(what: &'static str) -> Self {
         SetupError {
-            errno: libc::ENOMEM,
-            missing: None,
+            missing: Some(what),
+            ..Self::from_errno(libc::EOPNOTSUPP)
         }
     }
 
@@ -56,22 +74,33 @@ impl fmt::Display for SetupError {
         if let Some(missing) = self.missing {
             return write!(
                 f,
-                "this kernel's io_uring lacks {missing}: use Linux 6.1 or newer"
+                "this kernel's io_uring lacks {missing}: use Linux 5.19 or newer"
             );
         }
         let error = io::Error::from_raw_os_error(self.errno);
-        let hint = match self.errno {
-            libc::EPERM | libc::EACCES => {
-                "a seccomp profile (Docker's and Kubernetes' defaults) or the sysctl \
-                 kernel.io_uring_disabled blocks it: allow the io_uring system calls in the \
-                 profile, or set kernel.io_uring_disabled=0"
+        let hint = match (self.errno, self.confinement) {
+            (libc::EPERM | libc::EACCES, Confinement::Sysctl) => {
+                "the sysctl kernel.io_uring_disabled forbids it: set it to 0"
             }
-            libc::ENOSYS | libc::EOPNOTSUPP => {
-                "this kernel or sandbox has no io_uring: use Linux 6.1 or newer"
+            (libc::EPERM | libc::EACCES, Confinement::Seccomp) => {
+                "a seccomp profile (as Docker's and Kubernetes' defaults) blocks it: allow \
+                 io_uring_setup, io_uring_enter and io_uring_register in the profile"
             }
-            libc::ENOMEM => "locked memory or memory is short: raise RLIMIT_MEMLOCK (ulimit -l)",
-            libc::EINVAL => "this kernel's io_uring is too old: use Linux 6.1 or newer",
-            libc::EMFILE | libc::ENFILE => "too many open files: raise the nofile limit",
+            (libc::EPERM | libc::EACCES, Confinement::Unknown) => {
+                "a security policy of this host forbids it: allow io_uring in it"
+            }
+            (libc::ENOSYS | libc::EOPNOTSUPP, Confinement::Seccomp) => {
+                "a seccomp profile or sandbox hides it, or the kernel has none: allow the io_uring \
+                 system calls in the profile, on Linux 5.19 or newer"
+            }
+            (libc::ENOSYS | libc::EOPNOTSUPP, _) => {
+                "this kernel or sandbox has no io_uring: use Linux 5.19 or newer"
+            }
+            (libc::ENOMEM, _) => {
+                "locked memory or memory is short: raise RLIMIT_MEMLOCK (ulimit -l)"
+            }
+            (libc::EINVAL, _) => "this kernel's io_uring is too old: use Linux 5.19 or newer",
+            (libc::EMFILE | libc::ENFILE, _) => "too many open files: raise the nofile limit",
             _ => "see the operating system's message",
         };
         write!(f, "io_uring cannot be set up ({error}): {hint}")
@@ -80,52 +109,62 @@ impl fmt::Display for SetupError {
 
 impl std::error::Error for SetupError {}
 
-pub(super) fn ring(config: &UringConfig) -> Result<IoUring, SetupError> {
-    IoUring::builder()
-        .setup_cqsize(config.entries * 4)
-        .setup_clamp()
-        .setup_submit_all()
-        .setup_single_issuer()
-        .setup_defer_taskrun()
-        .setup_taskrun_flag()
-        .build(config.entries)
-        .map_err(SetupError::from_os)
+/// What is known to stand between this process and io_uring.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+enum Confinement {
+    /// `kernel.io_uring_disabled` is not 0.
+    Sysctl,
+    /// A seccomp filter is active, as in most containers.
+    Seccomp,
+    Unknown,
 }
 
-/// Sets a small ring up and takes it down again: can this host run the driver?
-///
-/// # Errors
-/// [`SetupError`] with the cause and what to do about it.
-pub fn probe() -> Result<(), SetupError> {
-    let ring = ring(&UringConfig {
-        entries: 8,
-        receive_buffers: 1,
-    })?;
-    let mut found = Probe::new();
-    ring.submitter()
-        .register_probe(&mut found)
-        .map_err(SetupError::from_os)?;
-    let needed = [
-        (opcode::Accept::CODE, "accept"),
-        (opcode::Recv::CODE, "receive"),
-        (opcode::Send::CODE, "send"),
-        (opcode::SendMsg::CODE, "sendmsg"),
-        (opcode::PollAdd::CODE, "poll"),
-        (opcode::AsyncCancel::CODE, "cancel"),
-        (opcode::Close::CODE, "close"),
-        (opcode::Shutdown::CODE, "shutdown"),
-        // Came with 6.0, as multishot receive did, which has no code of its own.
-        (opcode::SendZc::CODE, "multishot receive"),
-    ];
-    for (code, name) in needed {
-        if !found.is_supported(code) {
-            return Err(SetupError {
-                errno: libc::EOPNOTSUPP,
-                missing: Some(name),
-            });
+impl Confinement {
+    fn of_this_process() -> Self {
+        let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+        if matches!(read("/proc/sys/kernel/io_uring_disabled").trim(), "1" | "2") {
+            Confinement::Sysctl
+        } else if read("/proc/self/status")
+            .lines()
+            .any(|line| line.strip_prefix("Seccomp:").map(str::trim) == Some("2"))
+        {
+            Confinement::Seccomp
+        } else {
+            Confinement::Unknown
         }
     }
-    Ok(())
+}
+
+/// Sets a ring up with the flags of `config.features`.
+pub(super) fn ring(config: &UringConfig) -> Result<IoUring, SetupError> {
+    let mut tries = 0;
+    loop {
+        match build(config) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOMEM) && tries < MEMORY_RETRIES => {
+                tries += 1;
+                std::thread::sleep(MEMORY_PAUSE);
+            }
+            result => return result.map_err(SetupError::from_os),
+        }
+    }
+}
+
+fn build(config: &UringConfig) -> io::Result<IoUring> {
+    let has = |feature| config.features.has(feature);
+    let mut builder = IoUring::builder();
+    builder.setup_cqsize(config.entries * 4).setup_clamp();
+    if has(Feature::SubmitAll) {
+        builder.setup_submit_all();
+    }
+    if has(Feature::SingleIssuer) {
+        builder.setup_single_issuer();
+    }
+    if has(Feature::SingleIssuer) && has(Feature::DeferTaskrun) {
+        builder.setup_defer_taskrun().setup_taskrun_flag();
+    } else if has(Feature::CoopTaskrun) {
+        builder.setup_coop_taskrun().setup_taskrun_flag();
+    }
+    builder.build(config.entries)
 }
 
 #[cfg(test)]
@@ -141,9 +180,21 @@ mod tests {
             libc::EOPNOTSUPP,
             libc::EINVAL,
         ] {
-            let text = SetupError::from_os(io::Error::from_raw_os_error(errno)).to_string();
-            assert!(!text.contains("operating system's message"), "{text}");
-            assert!(text.starts_with("io_uring cannot be set up ("), "{text}");
+            for confinement in [
+                Confinement::Sysctl,
+                Confinement::Seccomp,
+                Confinement::Unknown,
+            ] {
+                let error = SetupError {
+                    errno,
+                    missing: None,
+                    confinement,
+                };
+                let text = error.to_string();
+                assert!(!text.contains("operating system's message"), "{text}");
+                assert!(text.starts_with("io_uring cannot be set up ("), "{text}");
+                assert!(!text.contains('\n'), "{text}");
+            }
         }
     }
 }

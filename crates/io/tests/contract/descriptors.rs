@@ -40,7 +40,10 @@ pub fn unix_sockets_are_served_alike<D: OnSystem>() {
     theirs.set_nonblocking(true).unwrap();
     let (mut arrived, mut got, mut is_sent) = (Vec::new(), Vec::new(), false);
     let mut buffer = vec![0; 65_536];
+    let mut turns = 0;
     while arrived.len() < sent.len() || !is_sent {
+        turns += 1;
+        assert!(turns < 5000, "the write does not end");
         bench.turn(Wait::For(Some(Duration::from_millis(1))));
         while let Some(event) = bench.driver.next_event() {
             match event.outcome {
@@ -230,6 +233,12 @@ fn at<P>(number: RawFd, (ours, peer): (OwnedFd, P)) -> (OwnedFd, P) {
 /// A child holds copies of everything: dropping its driver takes nothing from the parent. And what the
 /// parent closes stays open in the child, with its registrations: their events mean nothing.
 pub fn a_forked_child_takes_nothing_and_brings_nothing<D: OnSystem>() {
+    for is_closed_elsewhere in [false, true] {
+        fork_beside::<D>(is_closed_elsewhere);
+    }
+}
+
+fn fork_beside<D: OnSystem>(is_closed_elsewhere: bool) {
     let mut bench = bench::<D>(4);
     let number = high_number();
     let (ours, mut theirs) = at(number, bench.world.pair());
@@ -262,8 +271,12 @@ pub fn a_forked_child_takes_nothing_and_brings_nothing<D: OnSystem>() {
     theirs.write(b"still ours");
     assert_eq!(bench.receive(10), b"still ours");
     assert_eq!(bench.cancel(receive), b"");
-    bench.driver.close(ours);
-    bench.turn(Wait::Poll);
+    if is_closed_elsewhere {
+        drop(ours);
+    } else {
+        bench.driver.close(ours);
+        bench.turn(Wait::Poll);
+    }
     let (ours, mut new_peer) = at(number, bench.world.pair());
     let receive = bench.driver.receive(number, 2).unwrap();
     let hang_up = bench.driver.poll(number, Interest::HangUp, 3).unwrap();
@@ -327,6 +340,28 @@ pub fn a_signal_ends_a_wait<D: OnSystem>() {
     assert!(bench.driver.next_event().is_none());
     other.join().unwrap();
     bench.assert_clean();
+}
+
+/// Data come for a receive that has no buffer: the wait ends when its time is over, and no later.
+pub fn what_nobody_can_take_does_not_lengthen_a_wait<D: OnSystem>() {
+    let mut bench = bench::<D>(1);
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    bench.driver.receive(ours.as_raw_fd(), 1).unwrap();
+    theirs.write_all(&[1; 6000]).unwrap();
+    let held = bench.event();
+    bench.quiet();
+    let other = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(300));
+        theirs.write_all(b"x").unwrap();
+        theirs
+    });
+    let before_us = bench.driver.now_us();
+    bench.turn(Wait::For(Some(Duration::from_millis(400))));
+    let waited_us = bench.driver.now_us() - before_us;
+    assert!((400_000..650_000).contains(&waited_us), "{waited_us} us");
+    drop(held);
+    let _theirs = other.join().unwrap();
+    assert_eq!(bench.receive(1905).len(), 1905);
 }
 
 const CHILD: &str = "THEFRAMEWORK_CONTRACT_CHILD";

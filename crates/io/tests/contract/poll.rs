@@ -166,6 +166,11 @@ fn a_small_write_that_is_cancelled_ends_in_its_turn() {
 }
 
 #[test]
+fn a_large_write_that_is_cancelled_before_its_turn_ends_in_it() {
+    send::a_large_write_that_is_cancelled_before_its_turn_ends_in_it::<World>();
+}
+
+#[test]
 fn a_write_after_a_reset_comes_home_with_the_error() {
     send::a_write_after_a_reset_comes_home_with_the_error::<World>();
 }
@@ -203,6 +208,11 @@ fn a_poll_sees_what_was_there_before() {
 #[test]
 fn a_poll_for_writing_waits_while_the_socket_is_full() {
     polls::a_poll_for_writing_waits_while_the_socket_is_full::<World>();
+}
+
+#[test]
+fn a_poll_does_not_disturb_a_blocked_write() {
+    polls::a_poll_does_not_disturb_a_blocked_write::<World>();
 }
 
 #[test]
@@ -271,8 +281,8 @@ fn what_can_be_had_without_waiting_is_known() {
 }
 
 #[test]
-fn asking_submits_nothing() {
-    whole::asking_submits_nothing::<World>();
+fn asking_does_not_disturb_a_submission() {
+    whole::asking_does_not_disturb_a_submission::<World>();
 }
 
 #[test]
@@ -348,6 +358,11 @@ fn a_shared_listener_is_polled_by_all() {
 #[test]
 fn a_signal_ends_a_wait() {
     descriptors::a_signal_ends_a_wait::<Driver>();
+}
+
+#[test]
+fn what_nobody_can_take_does_not_lengthen_a_wait() {
+    descriptors::what_nobody_can_take_does_not_lengthen_a_wait::<Driver>();
 }
 
 #[test]

@@ -108,6 +108,27 @@ pub fn a_poll_for_writing_waits_while_the_socket_is_full<W: World>() {
     panic!("never writable");
 }
 
+pub fn a_poll_does_not_disturb_a_blocked_write<W: World>() {
+    let mut bench = Bench::<W>::new(1);
+    let (ours, mut theirs) = bench.world.pair();
+    let sent = pattern(2_000_000);
+    let send = bench
+        .driver
+        .send(ours.as_raw_fd(), 2, write(&sent, None))
+        .unwrap();
+    let progress = bench.until_nothing_moves();
+    assert!(!progress.is_empty());
+    for interest in [Interest::Readable, Interest::HangUp] {
+        let op = bench.driver.poll(ours.as_raw_fd(), interest, 3).unwrap();
+        assert_eq!(bench.cancel(op), b"");
+    }
+    assert!(
+        bench.send_to(&mut theirs, send).arrived == sent,
+        "bytes differ"
+    );
+    bench.assert_clean();
+}
+
 /// Data do not end it, and do not keep the driver busy.
 pub fn a_poll_for_a_hang_up_is_not_ended_by_data<W: World>() {
     let mut bench = Bench::<W>::new(1);

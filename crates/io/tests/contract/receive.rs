@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use theframework_io::{Driver, Errno, Filling, LEASE_SIZE, Outcome, Space, Wait};
+use theframework_io::{Driver, Errno, Filling, Interest, LEASE_SIZE, Outcome, Space, Wait};
 
 use std::os::fd::AsRawFd;
 
@@ -448,6 +448,11 @@ pub fn receives_of_both_kinds_take_turns<W: World>() {
     let mut bench = Bench::<W>::new(4);
     let (ours, mut theirs) = bench.world.pair();
     let sent = pattern(150_000);
+    // Something watches the connection all the while.
+    let hang_up = bench
+        .driver
+        .poll(ours.as_raw_fd(), Interest::HangUp, 3)
+        .unwrap();
     for round in 0..10 {
         let op = bench.driver.receive(ours.as_raw_fd(), 1).unwrap();
         theirs.write(&sent[..sent.len() / 2]);
@@ -468,6 +473,7 @@ pub fn receives_of_both_kinds_take_turns<W: World>() {
         assert!(got == sent, "bytes differ");
         bench.quiet();
     }
+    assert_eq!(bench.cancel(hang_up), b"");
     bench.assert_clean();
 }
 

@@ -1,6 +1,6 @@
-//! Every case on io_uring.
+//! Every case on io_uring, with all its features and without each.
 
-use theframework_io::{UringConfig, UringDriver};
+use theframework_io::{Feature, Features, UringConfig, UringDriver, probe};
 
 use crate::system::{OnSystem, System};
 use crate::world::Body;
@@ -9,12 +9,64 @@ use crate::{accept, descriptors, polls, receive, send, whole};
 type Driver = UringDriver<Body>;
 type World = System<Driver>;
 
+/// Names the features that the driver does without, separated by commas.
+const WITHOUT: &str = "IO_URING_WITHOUT";
+
+fn features() -> Features {
+    let names = std::env::var(WITHOUT).unwrap_or_default();
+    let names = names.split(',').filter(|name| !name.is_empty());
+    Features::all_without(names).expect("known names")
+}
+
+/// Every case again, in a process of its own for each mask, as on a kernel that lacks it.
+#[test]
+fn the_contract_holds_without_each_feature() {
+    if std::env::var_os(WITHOUT).is_some() {
+        return; // This is such a process.
+    }
+    let names = Feature::ALL.map(Feature::name);
+    let linux_5_19 = "single_issuer,defer_taskrun,multishot_receive";
+    let none = names.join(",");
+    let masks: Vec<_> = names.into_iter().chain([linux_5_19, &none]).collect();
+    // Mostly they wait.
+    for masks in masks.chunks(3) {
+        let start = |&without: &&str| {
+            std::process::Command::new(std::env::current_exe().unwrap())
+                .arg("uring::")
+                .env(WITHOUT, without)
+                .stdout(std::process::Stdio::piped())
+                .spawn()
+                .unwrap()
+        };
+        let children: Vec<_> = masks.iter().map(start).collect();
+        for (child, without) in children.into_iter().zip(masks) {
+            let done = child.wait_with_output().unwrap();
+            let text = String::from_utf8_lossy(&done.stdout);
+            assert!(done.status.success(), "without {without}:\n{text}");
+            assert!(!text.contains("running 0 tests"), "{text}");
+        }
+    }
+}
+
+#[test]
+fn the_probe_uses_nothing_that_is_masked() {
+    for masked in Feature::ALL {
+        let config = UringConfig {
+            features: Features::ALL.without(masked),
+            ..UringConfig::default()
+        };
+        let found = probe(&config, 3).expect("io_uring works on the machine that runs the tests");
+        assert!(!found.has(masked), "{masked:?}");
+    }
+}
+
 impl OnSystem for Driver {
     fn start(receive_buffers: u16) -> Self {
         UringDriver::new(&UringConfig {
             // A small completion queue, of 256: some cases have more.
             entries: 64,
             receive_buffers,
+            features: features(),
         })
         .expect("io_uring works on the machine that runs the tests")
     }
@@ -171,6 +223,11 @@ fn a_small_write_that_is_cancelled_ends_in_its_turn() {
 }
 
 #[test]
+fn a_large_write_that_is_cancelled_before_its_turn_ends_in_it() {
+    send::a_large_write_that_is_cancelled_before_its_turn_ends_in_it::<World>();
+}
+
+#[test]
 fn a_write_after_a_reset_comes_home_with_the_error() {
     send::a_write_after_a_reset_comes_home_with_the_error::<World>();
 }
@@ -208,6 +265,11 @@ fn a_poll_sees_what_was_there_before() {
 #[test]
 fn a_poll_for_writing_waits_while_the_socket_is_full() {
     polls::a_poll_for_writing_waits_while_the_socket_is_full::<World>();
+}
+
+#[test]
+fn a_poll_does_not_disturb_a_blocked_write() {
+    polls::a_poll_does_not_disturb_a_blocked_write::<World>();
 }
 
 #[test]
@@ -276,8 +338,8 @@ fn what_can_be_had_without_waiting_is_known() {
 }
 
 #[test]
-fn asking_submits_nothing() {
-    whole::asking_submits_nothing::<World>();
+fn asking_does_not_disturb_a_submission() {
+    whole::asking_does_not_disturb_a_submission::<World>();
 }
 
 #[test]
@@ -353,6 +415,11 @@ fn a_shared_listener_is_polled_by_all() {
 #[test]
 fn a_signal_ends_a_wait() {
     descriptors::a_signal_ends_a_wait::<Driver>();
+}
+
+#[test]
+fn what_nobody_can_take_does_not_lengthen_a_wait() {
+    descriptors::what_nobody_can_take_does_not_lengthen_a_wait::<Driver>();
 }
 
 #[test]

@@ -84,8 +84,8 @@ pub fn what_can_be_had_without_waiting_is_known<W: World>() {
     drop(bench);
 }
 
-/// What was submitted goes out with a turn, not with a question.
-pub fn asking_submits_nothing<W: World>() {
+/// A question between submission and turn changes nothing, though a driver may submit with it.
+pub fn asking_does_not_disturb_a_submission<W: World>() {
     let mut bench = Bench::<W>::new(1);
     let (ours, mut theirs) = bench.world.pair();
     let op = bench
@@ -93,9 +93,6 @@ pub fn asking_submits_nothing<W: World>() {
         .send(ours.as_raw_fd(), 1, write(b"x", None))
         .unwrap();
     bench.driver.has_events();
-    bench.world.settle();
-    assert_eq!(theirs.read_available().bytes, b"");
-    assert!(bench.driver.next_event().is_none());
     assert_eq!(bench.small_write(op, 1).sent(), 1);
     bench.world.settle();
     assert_eq!(theirs.read_available().bytes, b"x");

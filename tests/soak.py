@@ -1,0 +1,506 @@
+"""A soak: mixed good, slow, aborting, oversized and malformed clients against a running server,
+while its workers are exchanged one after the other; every answer is checked, memory is watched.
+
+    python -m tests.soak                          ten minutes, five million requests at least
+    python -m tests.soak --seconds 60 --requests 0
+    python -m tests.soak --driver poll --page docs/soak-poll.md
+
+One worker lives from start to end: its memory after the warm-up (the first fifth of the time) must
+stay within 2 %. The others are told to end every 20 seconds, in the middle of their work, and are
+replaced. Exit status 1 on a wrong answer, on too few requests, or on memory that grows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import multiprocessing
+import os
+import random
+import re
+import signal
+import socket
+import struct
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from multiprocessing.sharedctypes import Synchronized
+from pathlib import Path
+from typing import Any
+
+from tests.client import request
+from tests.server import Server, command
+
+SECONDS = 600
+REQUESTS = 5_000_000
+GROWTH_MAX = 0.02
+EXCHANGE_SECONDS = 20.0
+SAMPLE_SECONDS = 2.0
+PIPELINE = 24
+CONNECTIONS = 24
+_DATE = re.compile(rb"Date: [^\r]{29}\r\n")
+_HEAD = re.compile(rb"HTTP/1\.1 (\d{3}) (?:[^\r]*\r\n)(?:[^\r]+\r\n)*?\r\n")
+_LENGTH = re.compile(rb"Content-Length: (\d+)\r\n")
+_KINDS = ("good", "slow", "aborting", "oversized", "malformed")
+
+Address = tuple[str, int]
+
+
+class WrongAnswerError(AssertionError):
+    """The server sent what it must not send."""
+
+
+@dataclass
+class Counters:
+    """Shared by all processes."""
+
+    answered: dict[str, Synchronized[int]]
+    wrong: Synchronized[int]
+    is_over: Any
+
+    @classmethod
+    def new(cls) -> Counters:
+        return cls(
+            {kind: multiprocessing.Value("q", 0) for kind in _KINDS},
+            multiprocessing.Value("q", 0),
+            multiprocessing.Event(),
+        )
+
+    def add(self, kind: str, count: int = 1) -> None:
+        counter = self.answered[kind]
+        with counter.get_lock():
+            counter.value += count
+
+    @property
+    def total(self) -> int:
+        return sum(counter.value for counter in self.answered.values())
+
+
+# Good clients: pipelines of different requests, compared byte by byte but for the date.
+
+
+def _exchanges() -> list[tuple[bytes, int, bytes]]:
+    """Requests, and the status and body that must come back."""
+    small = [
+        (request("GET", "/"), 200, b"hello world"),
+        (request("GET", "/nowhere"), 404, b"404 Not Found\n"),
+        (request("GET", "/sleep/0.001"), 200, b"slept"),
+        (request("GET", "/large/20000"), 200, (b"0123456789abcdef" * 1250)[:20000]),
+    ]
+    users = [(request("GET", f"/users/{n}"), 200, b"user %d" % n) for n in range(40)]
+    bodies = [random.Random(n).randbytes(n * n * 60) for n in range(1, 20)]
+    echoes = [(request("POST", "/echo", body), 200, body) for body in bodies]
+    return small * 3 + users + echoes
+
+
+def good(address: Address, counters: Counters, seed: int) -> None:
+    """Keep many connections busy with pipelines."""
+    rng = random.Random(seed)
+    exchanges = _exchanges()
+    heads: dict[int, bytes] = {}
+    connections = [_connect(address) for _ in range(CONNECTIONS)]
+    while not counters.is_over.is_set():
+        batches = []
+        for index, connection in enumerate(connections):
+            batch = [rng.randrange(len(exchanges)) for _ in range(rng.randrange(1, PIPELINE))]
+            batches.append(batch)
+            try:
+                connection.sendall(b"".join(exchanges[number][0] for number in batch))
+            except OSError:
+                # Its worker has drained it: what was on its way is asked again.
+                connections[index] = _connect(address)
+                batches[-1] = []
+        for index, batch in enumerate(batches):
+            answered = _read_answers(connections[index], batch, exchanges, heads)
+            counters.add("good", answered)
+            if answered < len(batch) or (batch == [] and rng.random() < 0.01):
+                connections[index].close()
+                connections[index] = _connect(address)
+
+
+def _connect(address: Address) -> socket.socket:
+    connection = socket.create_connection(address, 20)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
+
+
+def _read_answers(
+    connection: socket.socket,
+    batch: list[int],
+    exchanges: list[tuple[bytes, int, bytes]],
+    heads: dict[int, bytes],
+) -> int:
+    """How many of a pipeline were answered before the server ended the connection, if it did."""
+    got = b""
+    answered = 0
+    while answered < len(batch):
+        number = batch[answered]
+        known = heads.get(number)
+        if known is not None and len(got) >= len(known):
+            plain = _DATE.sub(b"", got[: len(known) + 37], count=1)
+            if plain.startswith(known):
+                got = got[len(known) + 37 :]
+                answered += 1
+                continue
+        head = _HEAD.match(got)
+        if head is not None and (length := _LENGTH.search(head[0])):
+            end = head.end() + int(length[1])
+            if len(got) >= end:
+                _, status, body = exchanges[number]
+                if (int(head[1]), got[head.end() : end]) != (status, body):
+                    raise WrongAnswerError(
+                        f"{exchanges[number][0][:80]!r} was answered {got[:300]!r}"
+                    )
+                answered += 1
+                if b"\r\nConnection: close\r\n" in head[0]:
+                    return _ended(connection, got[end:], answered)
+                heads[number] = _DATE.sub(b"", got[:end], count=1)
+                got = got[end:]
+                continue
+        try:
+            data = connection.recv(1 << 18)
+        except ConnectionResetError:
+            data = b""
+        if not data:
+            if got:
+                raise WrongAnswerError(f"cut off in the middle of an answer: {got[:300]!r}")
+            return answered
+        got += data
+    if got:
+        raise WrongAnswerError(f"more than was asked for: {got[:300]!r}")
+    return answered
+
+
+def _ended(connection: socket.socket, rest: bytes, answered: int) -> int:
+    with contextlib.suppress(ConnectionResetError):
+        rest += connection.recv(100)
+    if rest:
+        raise WrongAnswerError(f"an answer behind the last one: {rest!r}")
+    return answered
+
+
+# Clients that behave badly: each act is one connection, and says what must come of it.
+
+
+def _status(connection: socket.socket) -> int:
+    """The status of the one answer on a connection; 0 when it ended without."""
+    got = b""
+    while b"\r\n\r\n" not in got:
+        try:
+            data = connection.recv(65536)
+        except ConnectionResetError:
+            return 0
+        if not data:
+            return 0
+        got += data
+    head = _HEAD.match(got)
+    if head is None:
+        raise WrongAnswerError(f"not an answer: {got[:300]!r}")
+    return int(head[1])
+
+
+def _expect(connection: socket.socket, *statuses: int) -> None:
+    status = _status(connection)
+    if status not in statuses:
+        raise WrongAnswerError(f"{status}, not {' or '.join(map(str, statuses))}")
+
+
+def slow(connection: socket.socket, rng: random.Random) -> None:
+    """A head in single bytes; some never finish it."""
+    head = request("GET", "/", headers=("X-Slow: " + "x" * 20,))
+    stops = rng.randrange(len(head)) if rng.random() < 0.3 else len(head)
+    try:
+        for at in range(stops):
+            connection.sendall(head[at : at + 1])
+            time.sleep(0.002)
+    except OSError:
+        return
+    # 0: the worker drained while the head was on its way.
+    _expect(connection, 408 if stops < len(head) else 200, 0)
+
+
+def aborting(connection: socket.socket, rng: random.Random) -> None:
+    """Asks for much, reads some of it, resets."""
+    wanted = request("GET", "/large/1000000") * 3 + request("POST", "/echo", b"x" * 300_000)
+    with contextlib.suppress(OSError):
+        connection.sendall(wanted[: rng.randrange(1, len(wanted))])
+        connection.settimeout(0.05)
+        with contextlib.suppress(TimeoutError):
+            connection.recv(rng.randrange(1, 200_000))
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def oversized(connection: socket.socket, rng: random.Random) -> None:
+    """A target, a head or a body over its limit."""
+    texts = [
+        (request("GET", "/" + "t" * 9000), 414),
+        (request("GET", "/", headers=("X-Large: " + "h" * 33_000,)), 431),
+        (request("POST", "/echo", headers=("Content-Length: 2000000",)), 413),
+    ]
+    text, status = rng.choice(texts)
+    with contextlib.suppress(OSError):
+        connection.sendall(text)
+    _expect(connection, status, 0)
+
+
+def malformed(connection: socket.socket, rng: random.Random) -> None:
+    """What no client may send."""
+    texts = [
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost : a\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    ]
+    connection.sendall(rng.choice(texts))
+    _expect(connection, 400, 0)
+
+
+def bad(address: Address, counters: Counters, seed: int) -> None:
+    """One bad act after the other, of every kind."""
+    rng = random.Random(seed)
+    acts: list[Callable[[socket.socket, random.Random], None]]
+    acts = [slow, aborting, oversized, malformed]
+    while not counters.is_over.is_set():
+        act = rng.choice(acts)
+        with _connect(address) as connection:
+            act(connection, rng)
+        counters.add(act.__name__)
+
+
+def _run(
+    what: Callable[[Address, Counters, int], None],
+    address: Address,
+    counters: Counters,
+    seed: int,
+) -> None:
+    """The body of a client process: a wrong answer ends the soak."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        what(address, counters, seed)
+    except BaseException:
+        traceback.print_exc()
+        counters.wrong.value += 1
+        counters.is_over.set()
+
+
+# The soak itself.
+
+
+@dataclass
+class Sample:
+    seconds: float
+    answered: int
+    lasting_kib: int
+    others_kib: list[int]
+
+
+@dataclass
+class Soak:
+    """One run and what was seen."""
+
+    server: Server
+    counters: Counters
+    seconds: float
+    samples: list[Sample] = field(default_factory=list)
+    exchanges: int = 0
+
+    @property
+    def settled(self) -> list[Sample]:
+        """The samples after the warm-up."""
+        return [sample for sample in self.samples if sample.seconds >= self.seconds / 5]
+
+    @property
+    def growth(self) -> float:
+        """By how much the lasting worker's memory differs after the warm-up."""
+        settled = [sample.lasting_kib for sample in self.settled]
+        third = max(1, len(settled) // 3)
+        first, last = max(settled[:third]), max(settled[-third:])
+        return last / first - 1
+
+    def run(self) -> None:
+        lasting = self.server.workers()[0]
+        began = time.monotonic()
+        exchange_at = began + EXCHANGE_SECONDS
+        printed_at = began
+        while not self.counters.is_over.is_set():
+            time.sleep(SAMPLE_SECONDS)
+            now = time.monotonic()
+            workers = self.server.workers()
+            if lasting not in workers:
+                raise WrongAnswerError(f"worker {lasting} ended by itself:\n{self.server.log()}")
+            others = [pid for pid in workers if pid != lasting]
+            self.samples.append(
+                Sample(
+                    now - began,
+                    self.counters.total,
+                    _private_kib(lasting),
+                    [_private_kib(pid) for pid in others],
+                )
+            )
+            if now >= exchange_at and others:
+                exchange_at = now + EXCHANGE_SECONDS
+                self.exchanges += 1
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(others[0], signal.SIGTERM)
+            if now >= printed_at:
+                printed_at = now + 10
+                self.print()
+            if now - began >= self.seconds:
+                return
+
+    def print(self) -> None:
+        sample = self.samples[-1]
+        counts = ", ".join(f"{n.value:,} {k}" for k, n in self.counters.answered.items())
+        print(
+            f"{sample.seconds:6.0f} s  {sample.answered:,} requests ({counts}), "
+            f"{sample.lasting_kib:,} KiB, {self.exchanges} workers exchanged",
+            flush=True,
+        )
+
+
+def _private_kib(pid: int) -> int:
+    try:
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    found = re.findall(r"^Private_(?:Dirty|Clean): +(\d+) kB", text, re.MULTILINE)
+    return sum(map(int, found))
+
+
+@contextlib.contextmanager
+def _clients(address: Address, counters: Counters) -> Iterator[None]:
+    context = multiprocessing.get_context("fork")
+    kinds = [good, good, bad, bad, bad]
+    processes = [
+        context.Process(target=_run, args=(what, address, counters, seed))
+        for seed, what in enumerate(kinds)
+    ]
+    for process in processes:
+        process.start()
+    try:
+        yield
+    finally:
+        counters.is_over.set()
+        for process in processes:
+            process.join(30)
+            if process.is_alive():
+                process.kill()
+                process.join()
+
+
+def picture(soak: Soak) -> str:
+    """Memory and requests over time, as SVG."""
+    width, height, left, bottom = 720, 240, 60, 30
+    last = soak.samples[-1]
+    kib_max = max(sample.lasting_kib for sample in soak.samples) * 1.2
+
+    def points(value: Callable[[Sample], float], top: float) -> str:
+        return " ".join(
+            f"{left + sample.seconds / last.seconds * (width - left - 10):.1f},"
+            f"{(height - bottom) * (1 - value(sample) / top):.1f}"
+            for sample in soak.samples
+        )
+
+    memory = points(lambda sample: sample.lasting_kib, kib_max)
+    requests = points(lambda sample: sample.answered, last.answered)
+    style = 'fill="none" stroke-width="2"'
+    return "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+            'font-family="sans-serif" font-size="12">',
+            f'<rect width="{width}" height="{height}" fill="white"/>',
+            f'<polyline points="{requests}" stroke="#bbb" {style}/>',
+            f'<polyline points="{memory}" stroke="#06c" {style}/>',
+            f'<text x="{left}" y="14" fill="#06c">private memory of the lasting worker: '
+            f"{last.lasting_kib:,} KiB at the end</text>",
+            f'<text x="{left}" y="30" fill="#777">requests: {last.answered:,}</text>',
+            f'<line x1="{left}" y1="{height - bottom}" x2="{width}" y2="{height - bottom}" '
+            'stroke="black"/>',
+            f'<text x="{width - 90}" y="{height - 10}">{last.seconds:.0f} s</text>',
+            f'<text x="4" y="{(height - bottom) / 6:.0f}">{kib_max:,.0f}</text>',
+            "</svg>",
+            "",
+        ]
+    )
+
+
+def report(soak: Soak, driver: str) -> str:
+    last = soak.samples[-1]
+    settled = [sample.lasting_kib for sample in soak.settled]
+    rows = "\n".join(f"| {k} | {n.value:,} |" for k, n in soak.counters.answered.items())
+    return f"""# Soak on {driver}
+
+Written by `python -m tests.soak --driver {driver}`: {last.seconds:.0f} s,
+{last.answered:,} requests, {soak.exchanges} workers exchanged while they served, wrong answers:
+{soak.counters.wrong.value}.
+
+Private memory of the worker that lived throughout, after the first fifth of the time:
+{settled[0]:,} KiB at first, {min(settled):,} to {max(settled):,} KiB,
+{settled[-1]:,} KiB at the end; the
+maximum of the last third against that of the first third: {soak.growth:+.1%}.
+
+| clients | answered or ended as they must |
+| --- | ---: |
+{rows}
+
+![memory and requests over time](soak-{driver}.svg)
+"""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="a soak of a running server")
+    parser.add_argument("--seconds", type=float, default=SECONDS)
+    parser.add_argument("--requests", type=int, default=REQUESTS, help="the fewest that count")
+    parser.add_argument("--driver", default="io_uring", choices=("io_uring", "poll"))
+    parser.add_argument("--page", type=Path, help="write the report there, a picture beside it")
+    options = parser.parse_args()
+    counters = Counters.new()
+    arguments = (
+        "--port",
+        "0",
+        "--workers",
+        "2",
+        "--read-timeout",
+        "3",
+        "--max-connections",
+        "2000",
+    )
+    driver = ("--driver", options.driver)
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "log"
+        server = Server(command("run", "tests.apps.main:app", *arguments, *driver), log)
+        try:
+            assert isinstance(server.address, tuple)
+            soak = Soak(server, counters, options.seconds)
+            with _clients(server.address, counters):
+                soak.run()
+            soak.print()
+            troubles = [line for line in server.log().splitlines() if "Traceback" in line]
+        finally:
+            server.stop()
+    text = report(soak, options.driver)
+    print(text)
+    if options.page is not None:
+        options.page.write_text(text)
+        options.page.with_suffix(".svg").write_text(picture(soak))
+    problems = []
+    if counters.wrong.value:
+        problems.append("wrong answers")
+    if troubles:
+        problems.append(f"{len(troubles)} tracebacks in the log")
+    if counters.total < options.requests:
+        problems.append(f"only {counters.total:,} requests")
+    if soak.growth > GROWTH_MAX:
+        problems.append(f"memory grew by {soak.growth:.1%}")
+    for problem in problems:
+        print(f"soak: {problem}", file=sys.stderr)
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
