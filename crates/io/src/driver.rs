@@ -9,6 +9,15 @@
 //! buffer, a short write. They go on by themselves.
 //! What it does not hide: a cancel that lost. Its operation may still bring data, and the final
 //! event then says what happened, not that it was cancelled.
+//!
+//! What has arrived when a turn begins is seen by the next turn that waits, at the latest: such a
+//! turn does not come back with nothing while there is something for one of its operations. A turn
+//! that polls may still miss it. Events of one operation come in the order in which they happened,
+//! those of different operations in any order, and no operation is put off for ever. How much one
+//! event brings is open as well: a receive brings at least one byte, not always all that is there.
+//!
+//! What ends a connection with an error is told once, to the operation that meets it first. A later
+//! receive then finds the end of the stream, and a later write `EPIPE`.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -22,7 +31,8 @@ use crate::lease::Lease;
 use crate::write::Write;
 
 /// A write of at most this many bytes either ends in the turn in which it is submitted, or says by
-/// [`Outcome::SendProgress`] that it has to wait for the peer.
+/// [`Outcome::SendProgress`] in that turn that the socket took less: nearly always it has to wait for
+/// the peer then.
 pub const SEND_AT_ONCE_MAX: usize = 64 * 1024;
 
 /// Names one submitted operation until its final event. Stale ids are harmless.
@@ -116,7 +126,10 @@ pub struct Event<S, B> {
 /// call, but for one on epoll when a descriptor is to be watched that is not yet.
 ///
 /// Operations name a descriptor by its number. Whoever owns the descriptor keeps it open until they
-/// have had their final event.
+/// have had their final event, or the driver is gone.
+///
+/// Dropping a driver submits what is still queued: writes go out as far as the sockets take them at
+/// once, and closes are carried out. Nobody hears how that ended.
 pub trait Driver<B> {
     /// An open descriptor and its owner: dropping it closes it.
     type Socket: AsRawFd + fmt::Debug;
@@ -146,7 +159,8 @@ pub trait Driver<B> {
     /// [`OutOfMemory`] when no operation slot can be had.
     fn receive(&mut self, fd: RawFd, token: u64) -> Result<OpId, OutOfMemory>;
 
-    /// Receives once into `space`, which the operation owns meanwhile. It must have room.
+    /// Receives once into `space`, which the operation owns meanwhile. It must have room. More than
+    /// fits is never taken, and less may be.
     ///
     /// # Errors
     /// Gives the space back when no operation slot can be had.
@@ -177,7 +191,9 @@ pub trait Driver<B> {
     fn peer_address(&self, fd: RawFd) -> Option<SocketAddr>;
 
     /// Whether events wait that need no waiting for, ends of writes apart: at most one system call,
-    /// which does not wait. What it finds is for the following turn, which then does not look again.
+    /// which does not wait. Like a poll it may miss what has only just arrived; it may submit what is queued.
+    /// What it finds is for the following turn, which then does not look again; until that was taken,
+    /// the answer stays the same.
     fn has_events(&mut self) -> bool;
 
     /// Submits everything queued and gathers events: one system call on io_uring at most; on epoll one for

@@ -9,8 +9,9 @@
 //!      \--cancel--(turns go by; it may happen meanwhile)--> cancelled --> final event
 //! ```
 //!
-//! Events of different operations come in any order, those of one operation in theirs. While a
-//! turn waits, time goes on to the next thing that an [`Agenda`] wants to do, so a simulated hour
+//! Events of different operations come in any order, those of one operation in theirs. A look may
+//! pass over an operation that could go on; only the last look of a turn that waits passes over none.
+//! While a turn waits, time goes on to the next thing that an [`Agenda`] wants to do, so a simulated hour
 //! takes no time. The driver watches over what it is given: bytes of a pending write must not
 //! change, no lease may be held over a wait, nothing may be used after its end.
 
@@ -81,6 +82,8 @@ struct Op<B> {
     cancel_us: Option<u64>,
     /// A write that must say something in this turn.
     is_at_once: bool,
+    /// A turn has submitted it; until then nothing happens to it.
+    is_submitted: bool,
     /// What the bytes of a write looked like when it was submitted.
     fingerprint: u64,
     /// Its final event has happened, and may not have been handed out.
@@ -91,10 +94,23 @@ struct Pending<B> {
     event: Event<SimSocket, B>,
     visible_us: u64,
     ends_wait: bool,
+    /// A turn has gathered it.
+    is_gathered: bool,
+}
+
+/// How closely the driver looks at its operations.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+enum Look {
+    /// Without submitting anything, as `has_events` does.
+    Early,
+    /// Submits; may pass over operations that could go on.
+    Turn,
+    /// Passes over none.
+    Last,
 }
 
 /// The driver on a simulated [`Net`].
-pub struct SimDriver<B> {
+pub struct SimDriver<B: KeptBytes> {
     net: Rc<RefCell<Net>>,
     agenda: Rc<RefCell<dyn Agenda>>,
     ops: Slab<Op<B>>,
@@ -103,11 +119,12 @@ pub struct SimDriver<B> {
     free: Vec<u16>,
     /// Memory for the order in which operations go on.
     keys: Vec<Key>,
+    is_forked: bool,
     /// No lease may be held while a turn waits: the engine's promise, not the contract's.
     pub forbids_held_leases: bool,
 }
 
-impl<B> fmt::Debug for SimDriver<B> {
+impl<B: KeptBytes> fmt::Debug for SimDriver<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SimDriver")
             .field("operations", &self.ops.len())
@@ -134,6 +151,7 @@ impl<B: KeptBytes> SimDriver<B> {
             pool: LeasePool::new(receive_buffers)?,
             free: (0..receive_buffers).collect(),
             keys: Vec::new(),
+            is_forked: false,
             forbids_held_leases: false,
         })
     }
@@ -165,6 +183,7 @@ impl<B: KeptBytes> SimDriver<B> {
             payload,
             cancel_us: None,
             is_at_once,
+            is_submitted: false,
             fingerprint,
             has_ended: false,
         };
@@ -194,6 +213,7 @@ impl<B: KeptBytes> SimDriver<B> {
             },
             visible_us,
             ends_wait: true,
+            is_gathered: false,
         });
     }
 
@@ -236,19 +256,22 @@ impl<B: KeptBytes> SimDriver<B> {
     }
 
     /// Gives every operation the chance to go on; says whether one could that did not.
-    fn progress(&mut self) -> bool {
+    fn progress(&mut self, look: Look) -> bool {
         let mut could = false;
         let mut keys = std::mem::take(&mut self.keys);
         keys.clear();
         keys.extend(self.ops.keys());
         self.net.borrow_mut().rng.shuffle(&mut keys);
         for &key in &keys {
-            let Some(op) = self.ops.get(key) else {
+            let Some(op) = self.ops.get_mut(key) else {
                 continue;
             };
-            if op.has_ended {
+            // Both a submission and a cancel wait for the next turn.
+            if op.has_ended || (look == Look::Early && (!op.is_submitted || op.cancel_us.is_some()))
+            {
                 continue;
             }
+            op.is_submitted = true;
             let (kind, fd, is_at_once) = (op.kind, op.fd, op.is_at_once);
             let now_us = self.net.borrow().now_us();
             let is_cancelled = op.cancel_us.is_some_and(|at_us| at_us <= now_us);
@@ -258,7 +281,8 @@ impl<B: KeptBytes> SimDriver<B> {
                 continue;
             }
             let is_ready = self.is_ready(kind, fd);
-            if is_ready && !is_at_once && self.net.borrow_mut().rng.u32(0..4) == 0 {
+            let may_pass_over = look != Look::Last && !is_at_once;
+            if is_ready && may_pass_over && self.net.borrow_mut().rng.u32(0..4) == 0 {
                 could = true;
                 continue;
             }
@@ -288,7 +312,9 @@ impl<B: KeptBytes> SimDriver<B> {
                     || connection.is_reset
                     || (connection.inbound_ended && connection.inbound.is_empty())
             }
-            Kind::Send => net.send_error(fd).is_some() || net.send_room(fd) > 0,
+            Kind::Send | Kind::Poll(Interest::Writable) => {
+                net.has_send_error(fd) || net.send_room(fd) > 0
+            }
             Kind::Poll(Interest::Readable) => match net.is_listener(fd) {
                 true => net.has_waiting(fd),
                 false => {
@@ -298,7 +324,6 @@ impl<B: KeptBytes> SimDriver<B> {
                         || connection.is_reset
                 }
             },
-            Kind::Poll(Interest::Writable) => net.send_error(fd).is_some() || net.send_room(fd) > 0,
             Kind::Poll(Interest::HangUp) => {
                 let (_, connection) = net.connection(fd, "poll");
                 connection.inbound_ended || connection.is_reset
@@ -343,17 +368,16 @@ impl<B: KeptBytes> SimDriver<B> {
     }
 
     fn step_receive(&mut self, key: Key, fd: RawFd, is_cancelled: bool) {
-        let (available, is_reset, is_ended) = {
+        let (available, is_over) = {
             let mut net = self.net.borrow_mut();
-            let drops = net.rng.bool();
+            let drops = net.rng.bool() || self.free.is_empty();
             let (_, connection) = net.connection(fd, "receive");
             if connection.is_reset && drops {
                 connection.inbound.clear();
             }
             (
                 connection.inbound.len(),
-                connection.is_reset,
-                connection.inbound_ended,
+                connection.is_reset || connection.inbound_ended,
             )
         };
         if available > 0
@@ -368,22 +392,28 @@ impl<B: KeptBytes> SimDriver<B> {
             // A cancel that lost: the last event brings bytes.
             let more = !(is_cancelled && self.net.borrow_mut().rng.bool());
             self.happened(key, more, late, Outcome::Received(lease));
-        } else if is_reset {
-            self.fail(key, Errno(libc::ECONNRESET));
-        } else if is_ended && available == 0 {
+        } else if is_over && available == 0 {
+            if let Some(errno) = self.take_error(fd) {
+                return self.fail(key, errno);
+            }
             let late = self.is_late();
             self.happened(key, false, late, Outcome::EndOfStream);
         }
     }
 
+    fn take_error(&self, fd: RawFd) -> Option<Errno> {
+        self.net.borrow_mut().take_error(fd).map(Errno)
+    }
+
     fn step_receive_into(&mut self, key: Key, fd: RawFd) {
-        let (available, is_reset) = {
+        let available = {
             let mut net = self.net.borrow_mut();
-            let (_, connection) = net.connection(fd, "receive");
-            (connection.inbound.len(), connection.is_reset)
+            net.connection(fd, "receive").1.inbound.len()
         };
-        if available == 0 && is_reset {
-            return self.fail(key, Errno(libc::ECONNRESET));
+        if available == 0
+            && let Some(errno) = self.take_error(fd)
+        {
+            return self.fail(key, errno);
         }
         let Some(Op { payload, .. }) = self.ops.get_mut(key) else {
             return;
@@ -420,7 +450,7 @@ impl<B: KeptBytes> SimDriver<B> {
     }
 
     fn step_send(&mut self, key: Key, fd: RawFd) {
-        let error = self.net.borrow_mut().send_error(fd);
+        let error = self.net.borrow_mut().take_send_error(fd);
         if let Some(errno) = error {
             return self.fail(key, Errno(errno));
         }
@@ -630,6 +660,7 @@ impl<B: KeptBytes> Driver<B> for SimDriver<B> {
     }
 
     fn has_events(&mut self) -> bool {
+        self.progress(Look::Early);
         self.has_visible(true)
     }
 
@@ -652,12 +683,21 @@ impl<B: KeptBytes> Driver<B> for SimDriver<B> {
         };
         loop {
             self.run_agenda();
-            let could = self.progress();
-            if self.has_visible(true) || self.net.borrow().now_us() >= until_us {
-                return Ok(());
+            let could = self.progress(Look::Turn);
+            let is_over = self.net.borrow().now_us() >= until_us;
+            if self.has_visible(true) || is_over {
+                if could && is_over && wait != Wait::Poll && !self.has_visible(true) {
+                    self.progress(Look::Last);
+                }
+                break;
             }
             self.pass_time(until_us, could);
         }
+        let now_us = self.net.borrow().now_us();
+        for pending in &mut self.events {
+            pending.is_gathered |= pending.visible_us <= now_us;
+        }
+        Ok(())
     }
 
     fn next_event(&mut self) -> Option<Event<SimSocket, B>> {
@@ -665,7 +705,7 @@ impl<B: KeptBytes> Driver<B> for SimDriver<B> {
         let mut chosen = None;
         let mut seen = 0;
         for index in 0..self.events.len() {
-            if self.is_visible(index) {
+            if self.events[index].is_gathered && self.is_visible(index) {
                 seen += 1;
                 if self.net.borrow_mut().rng.usize(0..seen) == 0 {
                     chosen = Some(index);
@@ -685,7 +725,9 @@ impl<B: KeptBytes> Driver<B> for SimDriver<B> {
         Some(event)
     }
 
-    fn abandon_after_fork(&mut self) {}
+    fn abandon_after_fork(&mut self) {
+        self.is_forked = true;
+    }
 
     fn operations(&self) -> usize {
         self.ops.len()
@@ -696,11 +738,21 @@ impl<B: KeptBytes> Driver<B> for SimDriver<B> {
     }
 }
 
-impl<B> Drop for SimDriver<B> {
+impl<B: KeptBytes> Drop for SimDriver<B> {
     fn drop(&mut self) {
-        if !std::thread::panicking() {
-            self.net.borrow_mut().forget_operations();
+        if std::thread::panicking() {
+            return;
         }
+        if !self.is_forked {
+            // Writes that wait for their submission go out, as far as the sockets take them.
+            let waits = |op: &Op<B>| op.kind == Kind::Send && !op.is_submitted;
+            let waiting = self.ops.iter().filter(|(_, op)| waits(op));
+            let sends: Vec<(Key, RawFd)> = waiting.map(|(key, op)| (key, op.fd)).collect();
+            for (key, fd) in sends {
+                self.step_send(key, fd);
+            }
+        }
+        self.net.borrow_mut().forget_operations();
     }
 }
 

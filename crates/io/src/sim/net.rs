@@ -7,7 +7,8 @@
 //!
 //! It behaves as Linux does where a server could notice: the lowest free descriptor number is used
 //! next; closing a socket with unread bytes resets the connection, and then bytes that the client
-//! has not read may be lost; a client that sends to a closed socket is reset.
+//! has not read may be lost; a client that sends to a closed socket is reset; that the client has
+//! reset the connection is told once, to the first who receives or sends.
 //!
 //! What must never happen is a *violation*: it panics, with a text that begins with [`VIOLATION`].
 
@@ -91,6 +92,8 @@ pub struct Connection {
     outbound_ended: bool,
     /// The client has reset it, or the network has.
     pub(crate) is_reset: bool,
+    /// The server has been told of it.
+    is_reset_told: bool,
     /// The server has reset it.
     pub(crate) is_refused: bool,
     server_closed: bool,
@@ -212,6 +215,11 @@ impl Net {
 
     pub(crate) fn unix_us(&self) -> i64 {
         self.unix_us + self.now_us as i64
+    }
+
+    /// Lets time go by outside of the driver's turns.
+    pub fn pass(&mut self, us: u64) {
+        self.now_us += us;
     }
 
     pub(crate) fn advance_to(&mut self, at_us: u64) {
@@ -348,16 +356,27 @@ impl Net {
         connection.outbound_capacity - connection.outbound.len()
     }
 
-    /// A reset connection that a send finds.
-    pub(crate) fn send_error(&mut self, fd: RawFd) -> Option<i32> {
+    /// The error of a reset connection, for the first who asks.
+    pub(crate) fn take_error(&mut self, fd: RawFd) -> Option<i32> {
+        let (_, connection) = self.connection(fd, "receive");
+        let is_news = connection.is_reset && !connection.is_reset_told;
+        connection.is_reset_told |= is_news;
+        is_news.then_some(libc::ECONNRESET)
+    }
+
+    /// Whether a send would fail.
+    pub(crate) fn has_send_error(&mut self, fd: RawFd) -> bool {
         let (_, connection) = self.connection(fd, "send");
         if connection.outbound_ended {
             self.violation(&format!("a send on descriptor {fd} after its FIN"));
         }
-        if connection.is_reset {
-            return Some(libc::ECONNRESET);
-        }
-        connection.client_closed.then_some(libc::EPIPE)
+        connection.client_closed || connection.is_reset
+    }
+
+    /// The error that a send finds.
+    pub(crate) fn take_send_error(&mut self, fd: RawFd) -> Option<i32> {
+        let is_closed = self.has_send_error(fd);
+        self.take_error(fd).or(is_closed.then_some(libc::EPIPE))
     }
 
     pub(crate) fn put(&mut self, fd: RawFd, bytes: impl Iterator<Item = u8>) {

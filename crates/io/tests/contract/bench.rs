@@ -83,6 +83,45 @@ impl<W: World> Bench<W> {
         progress
     }
 
+    /// Whether an event may bring so many bytes of those that are there.
+    pub fn is_legal_amount(count: usize, available: usize) -> bool {
+        if W::IS_PROMPT {
+            count == available
+        } else {
+            (1..=available).contains(&count)
+        }
+    }
+
+    /// Whether the driver says that something has arrived, asked often enough.
+    pub fn finds_events(&mut self) -> bool {
+        if W::IS_PROMPT {
+            return self.driver.has_events();
+        }
+        (0..100).any(|_| {
+            self.world.settle();
+            self.driver.has_events()
+        })
+    }
+
+    /// The end of a small write, which one turn is to bring. Where chance decides, the write may say in
+    /// that turn that it goes on, and does.
+    pub fn small_write(&mut self, op: OpId, token: u64) -> Box<Write<Body>> {
+        self.turn(Wait::Poll);
+        let mut event = self.driver.next_event().expect("it ends, or says not");
+        loop {
+            assert_eq!((event.token, event.op), (token, op));
+            match event.outcome {
+                Outcome::Sent(write, Ok(())) => {
+                    assert!(!event.more);
+                    return write;
+                }
+                Outcome::SendProgress(_) if event.more && !W::IS_PROMPT => {}
+                other => panic!("{other:?}"),
+            }
+            event = self.event();
+        }
+    }
+
     /// Everything has come home.
     pub fn assert_clean(&mut self) {
         self.quiet();
@@ -117,6 +156,23 @@ impl<W: World> Bench<W> {
             }
         }
         got
+    }
+
+    /// Receives these bytes by this operation, in one event where nothing is left to chance.
+    pub fn receive_from(&mut self, op: OpId, token: u64, expected: &[u8]) {
+        let mut rest = expected;
+        while !rest.is_empty() {
+            let event = self.event();
+            assert_eq!((event.token, event.op, event.more), (token, op, true));
+            match event.outcome {
+                Outcome::Received(lease) => {
+                    assert!(Self::is_legal_amount(lease.len(), rest.len()));
+                    assert_eq!(&*lease, &rest[..lease.len()]);
+                    rest = &rest[lease.len()..];
+                }
+                other => panic!("{other:?}"),
+            }
+        }
     }
 
     /// Turns and reads until the write has ended. What came, the progress, and how the write ended.

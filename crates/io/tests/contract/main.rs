@@ -14,6 +14,7 @@ mod poll;
 mod polls;
 mod receive;
 mod send;
+mod sim;
 mod system;
 mod uring;
 mod whole;

@@ -81,6 +81,11 @@ fn a_reset_ends_a_receive_with_its_error() {
 }
 
 #[test]
+fn a_reset_is_told_once() {
+    receive::a_reset_is_told_once::<World>();
+}
+
+#[test]
 fn a_flooding_peer_does_not_hold_up_a_quiet_one() {
     receive::a_flooding_peer_does_not_hold_up_a_quiet_one::<World>();
 }
@@ -273,6 +278,11 @@ fn what_is_there_ends_a_wait_at_once() {
 #[test]
 fn what_can_be_had_without_waiting_is_known() {
     whole::what_can_be_had_without_waiting_is_known::<World>();
+}
+
+#[test]
+fn asking_does_not_disturb_a_submission() {
+    whole::asking_does_not_disturb_a_submission::<World>();
 }
 
 #[test]

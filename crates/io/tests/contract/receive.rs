@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use theframework_io::{Driver, Errno, Filling, Interest, Outcome, Space, Wait};
+use theframework_io::{Driver, Errno, Filling, Interest, LEASE_SIZE, Outcome, Space, Wait};
 
 use std::os::fd::AsRawFd;
 
-use crate::bench::{Bench, came_home, input, pattern};
+use crate::bench::{Bench, came_home, input, pattern, write};
 use crate::world::{Peer, World};
 
 pub fn bytes_arrive_in_leases_until_the_end_of_the_stream<W: World>() {
@@ -15,12 +15,7 @@ pub fn bytes_arrive_in_leases_until_the_end_of_the_stream<W: World>() {
     let op = bench.driver.receive(ours.as_raw_fd(), 7).unwrap();
     for text in ["one", "two"] {
         theirs.write(text.as_bytes());
-        let event = bench.event();
-        assert_eq!((event.token, event.op, event.more), (7, op, true));
-        match event.outcome {
-            Outcome::Received(lease) => assert_eq!(&*lease, text.as_bytes()),
-            other => panic!("{other:?}"),
-        }
+        bench.receive_from(op, 7, text.as_bytes());
     }
     drop(theirs);
     assert!(matches!(bench.last(op), Outcome::EndOfStream));
@@ -72,6 +67,7 @@ pub fn a_receive_goes_on_through_any_amount<W: World>() {
         assert!(bench.receive(length) == part[..length], "bytes differ");
         bench.quiet();
     }
+    drop(bench);
 }
 
 pub fn a_receive_without_buffers_waits_for_one_and_loses_nothing<W: World>() {
@@ -97,6 +93,7 @@ pub fn a_receive_without_buffers_waits_for_one_and_loses_nothing<W: World>() {
         }
     }
     assert_eq!(got, sent);
+    drop(bench);
 }
 
 pub fn starved_receives_all_go_on<W: World>() {
@@ -118,6 +115,7 @@ pub fn starved_receives_all_go_on<W: World>() {
         }
     }
     assert!(got.iter().all(|bytes| *bytes == pattern(10_000)));
+    drop(bench);
 }
 
 /// While a receive starves, a turn that waits does wait.
@@ -127,6 +125,11 @@ pub fn a_starved_receive_does_not_spin<W: World>() {
     bench.driver.receive(ours.as_raw_fd(), 1).unwrap();
     theirs.write(&[1; 6000]);
     let held = bench.event();
+    let Outcome::Received(lease) = &held.outcome else {
+        panic!("{held:?}");
+    };
+    assert!(Bench::<W>::is_legal_amount(lease.len(), LEASE_SIZE));
+    let rest = 6000 - lease.len();
     let until_us = bench.driver.now_us() + 200_000;
     let mut turns = 0;
     while bench.driver.now_us() < until_us {
@@ -139,7 +142,8 @@ pub fn a_starved_receive_does_not_spin<W: World>() {
     }
     assert!(turns <= 12, "{turns} turns in 200 ms");
     drop(held);
-    assert_eq!(bench.receive(1904 + turns).len(), 1904 + turns);
+    assert_eq!(bench.receive(rest + turns).len(), rest + turns);
+    drop(bench);
 }
 
 pub fn a_starved_receive_can_be_cancelled<W: World>() {
@@ -176,6 +180,7 @@ pub fn a_starved_receive_that_was_cancelled_leaves_its_buffer_to_others<W: World
     bench.turn(Wait::For(Some(Duration::from_secs(2))));
     assert!(bench.driver.now_us() - before_us < 1_000_000);
     assert_eq!(bench.receive(3), b"two");
+    drop(bench);
 }
 
 pub fn a_cancelled_receive_ends_without_data<W: World>() {
@@ -204,6 +209,7 @@ pub fn a_cancelled_receive_may_still_bring_data<W: World>() {
     bench.driver.receive(ours.as_raw_fd(), 1).unwrap();
     got.extend(bench.receive(5 - got.len()));
     assert_eq!(got, b"later");
+    drop(bench);
 }
 
 /// Data that was gathered before the cancel comes, and before the final event.
@@ -215,12 +221,14 @@ pub fn many_completions_come_before_a_cancel_lands<W: World>() {
     let sent = pattern(100_000);
     theirs.write(&sent);
     bench.world.settle();
-    bench.turn(Wait::Poll);
+    // One that waits sees what is there, and no more than a poll does.
+    bench.turn(Wait::For(Some(Duration::from_secs(1))));
     let mut got = bench.cancel(op);
     assert!(!got.is_empty(), "what was gathered was lost");
     bench.driver.receive(ours.as_raw_fd(), 1).unwrap();
     got.extend(bench.receive(sent.len() - got.len()));
     assert!(got == sent, "bytes differ");
+    drop(bench);
 }
 
 pub fn a_reset_ends_a_receive_with_its_error<W: World>() {
@@ -240,6 +248,33 @@ pub fn a_reset_ends_a_receive_with_its_error<W: World>() {
     }
 }
 
+/// Whoever asks again finds an end, in both directions.
+pub fn a_reset_is_told_once<W: World>() {
+    let mut bench = Bench::<W>::new(1);
+    let (ours, theirs) = bench.world.pair();
+    let fd = ours.as_raw_fd();
+    let op = bench.driver.receive(fd, 1).unwrap();
+    bench.quiet();
+    theirs.reset();
+    assert!(matches!(
+        bench.last(op),
+        Outcome::Failed(Errno(libc::ECONNRESET))
+    ));
+    for _ in 0..2 {
+        let op = bench.driver.receive(fd, 1).unwrap();
+        assert!(matches!(bench.last(op), Outcome::EndOfStream));
+        let space = Space::Input(input(b"", 8000));
+        let op = bench.driver.receive_into(fd, 1, space).unwrap();
+        assert_eq!(came_home(bench.last(op)).1, Ok(0));
+        let op = bench.driver.send(fd, 2, write(b"x", None)).unwrap();
+        assert!(matches!(
+            bench.last(op),
+            Outcome::Sent(_, Err(Errno(libc::EPIPE)))
+        ));
+    }
+    bench.assert_clean();
+}
+
 /// The other connections' data come while one peer floods.
 pub fn a_flooding_peer_does_not_hold_up_a_quiet_one<W: World>() {
     let mut bench = Bench::<W>::new(512);
@@ -248,6 +283,8 @@ pub fn a_flooding_peer_does_not_hold_up_a_quiet_one<W: World>() {
     bench.driver.receive(loud.as_raw_fd(), 1).unwrap();
     bench.driver.receive(quiet.as_raw_fd(), 2).unwrap();
     let mut flood = 0;
+    // The flood itself is over then, where every event may be late and bring little.
+    let turns_max = if W::IS_PROMPT { 3 } else { 1000 };
     for _ in 0..20 {
         let missing = 250_000 - flood;
         loud_peer.write(&pattern(missing));
@@ -255,7 +292,7 @@ pub fn a_flooding_peer_does_not_hold_up_a_quiet_one<W: World>() {
         quiet_peer.write(b"?");
         bench.world.settle();
         let mut was_heard = false;
-        for _ in 0..3 {
+        for _ in 0..turns_max {
             bench.turn(Wait::For(Some(Duration::from_millis(20))));
             while let Some(event) = bench.driver.next_event() {
                 match event.outcome {
@@ -271,7 +308,7 @@ pub fn a_flooding_peer_does_not_hold_up_a_quiet_one<W: World>() {
                 break;
             }
         }
-        assert!(was_heard, "not in three turns");
+        assert!(was_heard, "not in {turns_max} turns");
     }
     while flood > 0 {
         match bench.event().outcome {
@@ -280,6 +317,7 @@ pub fn a_flooding_peer_does_not_hold_up_a_quiet_one<W: World>() {
         }
     }
     bench.quiet();
+    drop(bench);
 }
 
 pub fn a_single_receive_brings_its_buffer_home<W: World>() {
@@ -293,8 +331,9 @@ pub fn a_single_receive_brings_its_buffer_home<W: World>() {
     bench.quiet();
     theirs.write(b" and body");
     let (input, result) = came_home(bench.last(op));
-    assert_eq!(result, Ok(9));
-    assert_eq!(input.unconsumed(), b"head and body");
+    let count = result.unwrap();
+    assert!(Bench::<W>::is_legal_amount(count, 9));
+    assert_eq!(input.unconsumed(), &b"head and body"[..4 + count]);
     bench.assert_clean();
 }
 
@@ -332,7 +371,9 @@ pub fn a_single_receive_that_has_succeeded_is_not_cancelled<W: World>() {
     bench.turn(Wait::For(Some(Duration::from_secs(1))));
     bench.driver.cancel(op);
     let (input, result) = came_home(bench.last(op));
-    assert_eq!((input.unconsumed(), result), (&b"data"[..], Ok(4)));
+    let count = result.unwrap();
+    assert!(Bench::<W>::is_legal_amount(count, 4));
+    assert_eq!(input.unconsumed(), &b"data"[..count]);
     bench.assert_clean();
 }
 
@@ -354,11 +395,12 @@ pub fn a_single_receive_takes_what_fits_and_no_more<W: World>() {
         match bench.last(op) {
             Outcome::ReceivedInto(Space::Body(filling), Ok(count)) => {
                 assert_eq!(filling.bytes().len(), count);
-                assert_eq!(count, 3000.min(sent.len() - got.len()));
                 got.extend_from_slice(filling.bytes());
                 if count == 0 {
                     break;
                 }
+                let available = sent.len() - (got.len() - count);
+                assert!(Bench::<W>::is_legal_amount(count, available.min(3000)));
             }
             other => panic!("{other:?}"),
         }
@@ -375,13 +417,21 @@ pub fn a_body_is_received_into_its_final_place<W: World>() {
     assert_eq!(filling.extend(b"abc"), 3);
     theirs.write(b"defghijk");
     bench.world.settle();
-    let op = bench
-        .driver
-        .receive_into(ours.as_raw_fd(), 1, Space::Body(filling))
-        .unwrap();
-    let Outcome::ReceivedInto(Space::Body(mut filling), Ok(7)) = bench.last(op) else {
-        panic!("the body did not come");
-    };
+    while filling.bytes().len() < 10 {
+        let room = 10 - filling.bytes().len();
+        let op = bench
+            .driver
+            .receive_into(ours.as_raw_fd(), 1, Space::Body(filling))
+            .unwrap();
+        match bench.last(op) {
+            Outcome::ReceivedInto(Space::Body(body), Ok(count)) => {
+                assert!(Bench::<W>::is_legal_amount(count, room));
+                assert_eq!(body.bytes().len(), 10 - room + count);
+                filling = body;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
     assert_eq!(filling.bytes(), b"abcdefghij");
     assert_eq!(filling.extend(b"k"), 0);
     assert_eq!(filling.body().map(|body| body.len()), Some(10));
@@ -389,6 +439,7 @@ pub fn a_body_is_received_into_its_final_place<W: World>() {
     // The byte that did not fit is still there.
     bench.driver.receive(ours.as_raw_fd(), 2).unwrap();
     assert_eq!(bench.receive(1), b"k");
+    drop(bench);
 }
 
 /// As for a large body: the receive into leases is cancelled, single receives follow, and then leases

@@ -74,6 +74,8 @@ impl<D: OnSystem> World for System<D> {
     type Driver = D;
     type Peer = Client;
 
+    const IS_PROMPT: bool = true;
+
     fn new() -> Self {
         raise_descriptor_limit();
         System {

@@ -13,6 +13,11 @@ pub trait World: Sized {
     type Driver: Driver<Body>;
     type Peer: Peer;
 
+    /// Whether the first look finds whatever has arrived, and takes all of it. Drivers on a system that
+    /// has settled do, and are held to it; where chance decides, the cases ask for what the contract
+    /// promises, and no more.
+    const IS_PROMPT: bool;
+
     fn new() -> Self;
 
     /// A driver with this many receive buffers, a power of two.
