@@ -47,6 +47,9 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             .wheel
             .tokens()
             .filter(|&token| matches!(token::kind(token), Some(Kind::Connection | Kind::Handler)));
+        // A key of a connection that has gone stands there until the next turn, and holds nothing.
+        let listed = self.dirty.iter().chain(&self.leased);
+        let listed = listed.filter(|&&key| self.connections.get(key).is_some());
         Held {
             connections: self.connections.len(),
             exchanges: self.exchanges.len(),
@@ -54,7 +57,7 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             blocks: self.blocks.live(),
             buffers: self.buffers.live() - self.writes.idle_len(),
             timers: timers.count(),
-            queued: self.ready_len() + self.dirty.len() + self.leased.len(),
+            queued: self.ready_len() + listed.count(),
         }
     }
 
