@@ -17,6 +17,9 @@ const IDLE_TURNS_MAX: u32 = 2000;
 /// Time after the last client's end within which every connection must have ended.
 const REST_US: u64 = 60_000_000;
 
+/// A client is accepted within this time.
+const ACCEPT_US: u64 = 50_000;
+
 /// What a run amounted to.
 #[derive(Copy, Clone, Debug, Default)]
 pub struct Report {
@@ -163,7 +166,16 @@ fn settle(plan: &Plan, server: &Server, net: &RefCell<Net>, shared: &Shared, ref
             shared.overloaded, stats.overload
         ));
     }
-    if plan.config.max_connections >= plan.clients.len() && stats.overload > 0 {
+    // Nothing keeps a worker with room from accepting, but for the rest after each refused descriptor.
+    let has_room = plan.config.max_connections >= plan.clients.len();
+    let waited_us = net.counts.longest_wait_us;
+    if has_room && memory_faults == 0 && net.counts.clock_jumps == 0 && waited_us > ACCEPT_US {
+        net.violation(&format!(
+            "a client waited {} ms to be accepted",
+            waited_us / 1000
+        ));
+    }
+    if has_room && stats.overload > 0 {
         net.violation("clients were refused although there was room");
     }
 }

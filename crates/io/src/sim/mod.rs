@@ -396,6 +396,7 @@ impl<B: KeptBytes> SimDriver<B> {
             if let Some(errno) = self.take_error(fd) {
                 return self.fail(key, errno);
             }
+            self.net.borrow_mut().tell_end(fd);
             let late = self.is_late();
             self.happened(key, false, late, Outcome::EndOfStream);
         }
@@ -431,7 +432,10 @@ impl<B: KeptBytes> SimDriver<B> {
                 .violation("a receive without room looks like the end of the stream");
         }
         let len = match available.min(room) {
-            0 => 0,
+            0 => {
+                self.net.borrow_mut().tell_end(fd);
+                0
+            }
             most => self.amount(most, |faults| faults.short_reads),
         };
         let mut bytes = vec![0; len];

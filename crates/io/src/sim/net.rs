@@ -23,6 +23,10 @@ use fastrand::Rng;
 /// How the text of a violation begins.
 pub const VIOLATION: &str = "violation: ";
 
+/// How often a server may be told of one end of a stream: by a receive that was pending, by one
+/// that was armed meanwhile.
+const ENDS_TOLD_MAX: u32 = 4;
+
 /// The lowest descriptor number; those below belong to nobody here.
 const FIRST_FD: RawFd = 3;
 
@@ -62,6 +66,9 @@ pub struct Counts {
     pub clock_jumps: u64,
     /// Descriptors refused.
     pub exhaustions: u64,
+    /// The longest that a client has waited to be accepted, beyond [`Net::exhaustion_rest_us`] for
+    /// each refused descriptor.
+    pub longest_wait_us: u64,
 }
 
 /// Names a connection for its client; numbers are not used again.
@@ -89,6 +96,9 @@ pub struct Connection {
     pub(crate) outbound: VecDeque<u8>,
     outbound_capacity: usize,
     inbound_capacity: usize,
+    connected_us: u64,
+    exhaustions_before: u64,
+    ends_told: u32,
     outbound_ended: bool,
     /// The client has reset it, or the network has.
     pub(crate) is_reset: bool,
@@ -121,6 +131,8 @@ pub struct ClientRead {
 pub struct Net {
     now_us: u64,
     unix_us: i64,
+    /// How long a server may rest when it was refused a descriptor.
+    pub exhaustion_rest_us: u64,
     /// Every decision of the simulated system comes from here.
     pub rng: Rng,
     /// What goes wrong, and how often.
@@ -149,6 +161,7 @@ impl Net {
         Net {
             now_us: 0,
             unix_us: 1_700_000_000_000_000,
+            exhaustion_rest_us: 1_050_000,
             rng: Rng::with_seed(seed),
             faults,
             counts: Counts::default(),
@@ -327,8 +340,29 @@ impl Net {
         };
         let client = backlog.pop_front()?;
         let fd = self.insert(Resource::Connection(client));
+        let waited_us = self.now_us - self.connections[client].connected_us;
+        // The rest after a refusal may have begun before the client came.
+        let before = self.connections[client]
+            .exhaustions_before
+            .saturating_sub(1);
+        let refusals = self.counts.exhaustions - before;
+        self.counts.longest_wait_us = self
+            .counts
+            .longest_wait_us
+            .max(waited_us.saturating_sub(refusals * self.exhaustion_rest_us));
         self.note(|| format!("client {client}: accepted as descriptor {fd}"));
         Some(fd)
+    }
+
+    /// A receive finds the end of the stream: once is enough for anybody.
+    pub(crate) fn tell_end(&mut self, fd: RawFd) {
+        let (_, connection) = self.connection(fd, "receive");
+        connection.ends_told += 1;
+        if connection.ends_told > ENDS_TOLD_MAX {
+            self.violation(&format!(
+                "descriptor {fd} is received from again and again after its end"
+            ));
+        }
     }
 
     /// The connection behind a descriptor, and its client.
@@ -465,6 +499,8 @@ impl Net {
         self.connections.push(Connection {
             outbound_capacity: outbound_capacity.max(1),
             inbound_capacity: inbound_capacity.max(1),
+            connected_us: self.now_us,
+            exhaustions_before: self.counts.exhaustions,
             ..Connection::default()
         });
         self.note(|| format!("client {client}: connects"));
