@@ -26,6 +26,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
@@ -41,6 +42,7 @@ EXCHANGE_SECONDS = 20.0
 SAMPLE_SECONDS = 2.0
 PIPELINE = 24
 CONNECTIONS = 24
+BAD_CONNECTIONS = 16
 _DATE = re.compile(rb"Date: [^\r]{29}\r\n")
 _HEAD = re.compile(rb"HTTP/1\.1 (\d{3}) (?:[^\r]*\r\n)(?:[^\r]+\r\n)*?\r\n")
 _LENGTH = re.compile(rb"Content-Length: (\d+)\r\n")
@@ -261,14 +263,27 @@ def malformed(connection: socket.socket, rng: random.Random) -> None:
 
 
 def bad(address: Address, counters: Counters, seed: int) -> None:
-    """One bad act after the other, of every kind."""
+    """One bad act after the other, of every kind, on several connections at a time."""
+    with ThreadPoolExecutor(BAD_CONNECTIONS) as pool:
+        acting = [
+            pool.submit(_act_badly, address, counters, seed + n) for n in range(BAD_CONNECTIONS)
+        ]
+        for future in acting:
+            future.result()
+
+
+def _act_badly(address: Address, counters: Counters, seed: int) -> None:
     rng = random.Random(seed)
     acts: list[Callable[[socket.socket, random.Random], None]]
     acts = [slow, aborting, oversized, malformed]
     while not counters.is_over.is_set():
         act = rng.choice(acts)
-        with _connect(address) as connection:
-            act(connection, rng)
+        try:
+            with _connect(address) as connection:
+                act(connection, rng)
+        except BaseException:
+            counters.is_over.set()
+            raise
         counters.add(act.__name__)
 
 
@@ -375,7 +390,7 @@ def _private_kib(pid: int) -> int:
 @contextlib.contextmanager
 def _clients(address: Address, counters: Counters) -> Iterator[None]:
     context = multiprocessing.get_context("fork")
-    kinds = [good, good, bad, bad, bad]
+    kinds = [good, good, bad]
     processes = [
         context.Process(target=_run, args=(what, address, counters, seed))
         for seed, what in enumerate(kinds)

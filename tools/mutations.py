@@ -61,7 +61,7 @@ class Planter:
         self.restore()
 
     def restore(self) -> None:
-        """Make the copy equal to the sources; what is equal keeps its time, for the build's sake."""
+        """Make the copy equal to the sources; what is equal keeps its time, for cargo."""
         for path, content in self.sources.items():
             target = self.tree / path
             if target.exists() and target.read_bytes() == content:
@@ -182,8 +182,9 @@ def page(verdicts: list[Verdict]) -> str:
     lines = [
         "# Planted mutations",
         "",
-        "Each is a patch of the shipped sources in `crates/simulator/mutations`, built into the simulator",
-        "and hunted from a random seed. Written by `tools/mutations.py --page docs/mutations.md`.",
+        "Each is a patch of the shipped sources in `crates/simulator/mutations`, built into the",
+        "simulator and hunted from a random seed. Written by",
+        "`tools/mutations.py --page docs/mutations.md`.",
         "",
         "| mutation | seeds it took | what gave it away |",
         "| --- | ---: | --- |",
