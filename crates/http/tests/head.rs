@@ -352,6 +352,15 @@ fn http2_preface() {
 }
 
 #[test]
+fn another_major_version_is_refused_with_its_line() {
+    for line in [&b"PRI * HTTP/2.0\r\n"[..], b"GET / HTTP/0.9\r\n"] {
+        assert_eq!(parse(line), Err(HeadError::VersionNotSupported));
+        assert_eq!(parse(&line[..line.len() - 1]), Ok(None));
+    }
+    assert_eq!(parse(b"GET / HTTP/1.2\r\n"), Ok(None));
+}
+
+#[test]
 fn a_version_line_ending_in_a_bare_lf() {
     assert_eq!(bad(b"GET / HTTP/1.3\nHost: a\r\n\r\n").status(), 400);
     assert_eq!(bad(b"GET / HTTP/1.3\r\nHost: a\n\r\n").status(), 400);
@@ -1003,12 +1012,12 @@ fn what_will_be_refused_is_given_an_end() {
         b"\r\n\r\n\r\n\r\n\r\n",
     ] {
         let mut searched = 0;
-        let end = (0..=bytes.len()).find(|&len| {
+        let found = (0..=bytes.len()).find_map(|len| {
             let end = find_head_end(&bytes[..len], searched);
             searched = len;
-            end.is_some()
+            end.map(|end| (len, end))
         });
-        assert_eq!(end, Some(bytes.len()));
+        assert_eq!(found, Some((bytes.len(), bytes.len())));
         assert!(parse(bytes).is_err());
     }
     assert_eq!(find_head_end(b"", 0), None);
