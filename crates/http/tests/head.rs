@@ -970,6 +970,31 @@ fn expectations() {
     good(b"POST / HTTP/1.0\r\nExpect: x\r\n\r\n");
 }
 
+#[test]
+fn a_field_as_long_as_a_known_one_means_nothing() {
+    let plain = good(&get_with(""));
+    for line in [
+        "Hose: b",
+        "Expert: 100-continue",
+        "Export: something else",
+        "Connectiom: close",
+        "Keep-Alive: close",
+        "Content-Lengti: 5",
+        "Content-Length-: 5",
+        "Transfer-Encodinh: chunked",
+    ] {
+        let head = good(&get_with(&format!("{line}\r\n")));
+        assert_eq!(
+            (head.host, head.framing, head.keep_alive),
+            (plain.host.clone(), plain.framing, plain.keep_alive),
+            "{line}"
+        );
+        assert!(!head.expects_continue, "{line}");
+    }
+    let old = good(b"GET / HTTP/1.0\r\nConnectiom: keep-alive\r\n\r\n");
+    assert!(!old.keep_alive);
+}
+
 // ---- the search for the end ----
 
 #[test]
