@@ -410,6 +410,8 @@ fn absolute_form() {
         ("http://h", "h", "", None),
         ("http://h?q", "h", "", Some("q")),
         ("http://[::1]:8080?", "[::1]:8080", "", Some("")),
+        ("http://[::]/", "[::]", "/", None),
+        ("http://[::]:80/", "[::]:80", "/", None),
         ("http://127.0.0.1:/x", "127.0.0.1:", "/x", None),
     ] {
         let bytes = get_target("GET", target);
@@ -1043,6 +1045,7 @@ fn what_will_be_refused_is_given_an_end() {
             end.map(|end| (len, end))
         });
         assert_eq!(found, Some((bytes.len(), bytes.len())));
+        assert_eq!(find_head_end(bytes, 0), Some(bytes.len()));
         assert!(parse(bytes).is_err());
     }
     assert_eq!(find_head_end(b"", 0), None);
