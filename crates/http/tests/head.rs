@@ -352,6 +352,15 @@ fn http2_preface() {
 }
 
 #[test]
+fn another_major_version_is_refused_with_its_line() {
+    for line in [&b"PRI * HTTP/2.0\r\n"[..], b"GET / HTTP/0.9\r\n"] {
+        assert_eq!(parse(line), Err(HeadError::VersionNotSupported));
+        assert_eq!(parse(&line[..line.len() - 1]), Ok(None));
+    }
+    assert_eq!(parse(b"GET / HTTP/1.2\r\n"), Ok(None));
+}
+
+#[test]
 fn a_version_line_ending_in_a_bare_lf() {
     assert_eq!(bad(b"GET / HTTP/1.3\nHost: a\r\n\r\n").status(), 400);
     assert_eq!(bad(b"GET / HTTP/1.3\r\nHost: a\n\r\n").status(), 400);
@@ -401,6 +410,8 @@ fn absolute_form() {
         ("http://h", "h", "", None),
         ("http://h?q", "h", "", Some("q")),
         ("http://[::1]:8080?", "[::1]:8080", "", Some("")),
+        ("http://[::]/", "[::]", "/", None),
+        ("http://[::]:80/", "[::]:80", "/", None),
         ("http://127.0.0.1:/x", "127.0.0.1:", "/x", None),
     ] {
         let bytes = get_target("GET", target);
@@ -961,6 +972,31 @@ fn expectations() {
     good(b"POST / HTTP/1.0\r\nExpect: x\r\n\r\n");
 }
 
+#[test]
+fn a_field_as_long_as_a_known_one_means_nothing() {
+    let plain = good(&get_with(""));
+    for line in [
+        "Hose: b",
+        "Expert: 100-continue",
+        "Export: something else",
+        "Connectiom: close",
+        "Keep-Alive: close",
+        "Content-Lengti: 5",
+        "Content-Length-: 5",
+        "Transfer-Encodinh: chunked",
+    ] {
+        let head = good(&get_with(&format!("{line}\r\n")));
+        assert_eq!(
+            (head.host, head.framing, head.keep_alive),
+            (plain.host.clone(), plain.framing, plain.keep_alive),
+            "{line}"
+        );
+        assert!(!head.expects_continue, "{line}");
+    }
+    let old = good(b"GET / HTTP/1.0\r\nConnectiom: keep-alive\r\n\r\n");
+    assert!(!old.keep_alive);
+}
+
 // ---- the search for the end ----
 
 #[test]
@@ -1003,12 +1039,13 @@ fn what_will_be_refused_is_given_an_end() {
         b"\r\n\r\n\r\n\r\n\r\n",
     ] {
         let mut searched = 0;
-        let end = (0..=bytes.len()).find(|&len| {
+        let found = (0..=bytes.len()).find_map(|len| {
             let end = find_head_end(&bytes[..len], searched);
             searched = len;
-            end.is_some()
+            end.map(|end| (len, end))
         });
-        assert_eq!(end, Some(bytes.len()));
+        assert_eq!(found, Some((bytes.len(), bytes.len())));
+        assert_eq!(find_head_end(bytes, 0), Some(bytes.len()));
         assert!(parse(bytes).is_err());
     }
     assert_eq!(find_head_end(b"", 0), None);

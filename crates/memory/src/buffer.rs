@@ -218,9 +218,14 @@ mod tests {
             (16 * MIB, 16 * MIB),
         ];
         for (min, capacity) in cases {
-            let buffer = recycler.acquire(min).unwrap();
+            let mut buffer = recycler.acquire(min).unwrap();
             assert_eq!((buffer.capacity(), buffer.len()), (capacity, capacity));
-            assert!(buffer.as_ptr().cast::<u128>().is_aligned());
+            let first = std::ptr::from_mut(&mut buffer[0]);
+            assert_eq!(
+                (buffer.as_ptr(), buffer.as_mut_ptr()),
+                (first.cast_const(), first)
+            );
+            assert!(first.cast::<u128>().is_aligned());
         }
         assert_eq!(BufferClasses::BINS, 13);
     }

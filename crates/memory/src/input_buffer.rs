@@ -21,7 +21,7 @@
 use std::fmt;
 use std::mem;
 
-use crate::{BUFFER_SIZE_MAX, BUFFER_SIZE_MIN, Buffer, BufferRecycler, OutOfMemory};
+use crate::{BUFFER_SIZE_MIN, Buffer, BufferRecycler, OutOfMemory};
 
 /// Capacity, in bytes, that is remembered from earlier use counts up to this much.
 pub const RESTART_CAPACITY_MAX: usize = 64 << 10;
@@ -249,8 +249,7 @@ impl InputBuffer {
         }
         let grown = match self.capacity() {
             0 => self.remembered_capacity().min(RESTART_CAPACITY_MAX),
-            // Below, the power of two does it.
-            held if held < BUFFER_SIZE_MAX => held,
+            // Below 16 MiB, the power of two makes it twice as much as before.
             held => (held + held / 2).min(CAPACITY_MAX),
         };
         self.grow(total.max(grown))

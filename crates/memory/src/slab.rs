@@ -437,6 +437,21 @@ mod tests {
     }
 
     #[test]
+    fn a_key_opens_its_value_on_every_page() {
+        let mut slab = Slab::new();
+        assert!(slab.is_empty());
+        let keys: Vec<_> = (0..200).map(|i| slab.insert(i).unwrap()).collect();
+        for &key in &keys {
+            *slab.get_mut(key).unwrap() += 1000;
+        }
+        assert!(!slab.is_empty());
+        let values: Vec<_> = keys.iter().map(|&key| slab.get(key).copied()).collect();
+        assert_eq!(values, (1000..1200).map(Some).collect::<Vec<_>>());
+        let removed: Vec<_> = keys.iter().map(|&key| slab.remove(key)).collect();
+        assert_eq!((removed, slab.is_empty()), (values, true));
+    }
+
+    #[test]
     fn iterates_in_order_over_what_is_there() {
         let mut slab = Slab::new();
         let keys: Vec<_> = (0..130).map(|i| slab.insert(i).unwrap()).collect();

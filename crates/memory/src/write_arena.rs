@@ -172,6 +172,7 @@ mod tests {
         arena.extend(b"").unwrap();
         arena.extend(b"\r\n").unwrap();
         assert_eq!(arena.as_slice(), b"HTTP/1.1 200 OK\r\n\r\n");
+        assert!(!arena.is_empty());
     }
 
     #[test]

@@ -12,6 +12,7 @@ use theframework_memory::{
 
 thread_local! {
     static ALLOWED: Cell<Option<usize>> = const { Cell::new(None) };
+    static REFUSED: Cell<usize> = const { Cell::new(0) };
 }
 
 /// The system's allocator, except on a thread that ran out of its allowance.
@@ -21,7 +22,10 @@ impl Refusing {
     fn refuses() -> bool {
         match ALLOWED.get() {
             None => false,
-            Some(0) => true,
+            Some(0) => {
+                REFUSED.set(REFUSED.get() + 1);
+                true
+            }
             Some(left) => {
                 ALLOWED.set(Some(left - 1));
                 false
@@ -79,6 +83,13 @@ fn fails_until_allowed(mut work: impl FnMut() -> Result<(), OutOfMemory>) -> usi
     (0..10)
         .find(|&allowed| with_allowance(allowed, &mut work).is_ok())
         .expect("it succeeds with enough memory")
+}
+
+/// How often `work`, which may not allocate, asked the system all the same.
+fn asked(work: impl FnOnce() -> Result<(), OutOfMemory>) -> usize {
+    let before = REFUSED.get();
+    assert_eq!(with_allowance(0, work), Err(OutOfMemory));
+    REFUSED.get() - before
 }
 
 #[test]
@@ -152,6 +163,18 @@ fn an_input_buffer_keeps_its_bytes() {
     assert!(with_allowance(0, || input
         .reserve_exact_total(10_000)
         .is_err()));
+    assert_eq!((input.unconsumed(), input.capacity()), (&b"abc"[..], 4096));
+}
+
+#[test]
+fn an_input_buffer_ends_a_page_below_four_gib() {
+    const LARGEST: usize = (4 << 30) - 4096;
+    let mut input = InputBuffer::new(BufferRecycler::new());
+    input.extend(b"abc").unwrap();
+    assert_eq!(asked(|| input.reserve_exact_total(LARGEST)), 1);
+    assert_eq!(asked(|| input.reserve_exact_total(LARGEST + 1)), 0);
+    assert_eq!(asked(|| input.reserve(LARGEST - 3).map(drop)), 1);
+    assert_eq!(asked(|| input.reserve(LARGEST - 2).map(drop)), 0);
     assert_eq!((input.unconsumed(), input.capacity()), (&b"abc"[..], 4096));
 }
 

@@ -134,6 +134,22 @@ fn an_allocation_of_nothing_is_valid() {
 }
 
 #[test]
+fn a_handle_tells_its_length() {
+    let mut arena = Worker::new().arena();
+    let slice = arena.alloc_copy(&[1_u32, 2, 3]).unwrap();
+    assert_eq!((slice.len(), slice.is_empty()), (3, false));
+    let shorter = [0, 2, 3, 4, u32::MAX as usize + 2].map(|len| slice.truncated(len));
+    assert_eq!(
+        shorter.map(|slice| arena.get(slice)),
+        [&[][..], &[1, 2], &[1, 2, 3], &[1, 2, 3], &[1, 2, 3]]
+    );
+    assert_eq!(
+        shorter.map(|slice| slice.is_empty()),
+        [true, false, false, false, false]
+    );
+}
+
+#[test]
 fn the_default_slice_resolves_in_any_arena() {
     let worker = Worker::new();
     let mut arena = worker.arena();
@@ -214,9 +230,6 @@ fn writes_are_seen_by_later_reads() {
         (arena.get(first), arena.get(second)),
         (&[1, 2, 3][..], &[0, 9, 0][..])
     );
-    assert_eq!(arena.get(first.truncated(2)), [1, 2]);
-    assert_eq!(arena.get(first.truncated(7)), [1, 2, 3]);
-    assert!(arena.get(first.truncated(0)).is_empty());
 }
 
 #[test]
@@ -530,6 +543,27 @@ fn directs_stay_where_they_are_when_parked() {
         (arena.get(direct).as_ptr(), arena.get(direct)),
         (address, &[1; 2000][..])
     );
+}
+
+#[test]
+fn one_block_is_memory_held_whatever_it_is_for() {
+    let worker = Worker::new();
+    let mut direct = worker.arena();
+    numbered(&mut direct, 1, 2000);
+    assert_eq!((worker.chunks_live(), worker.blocks.live()), (0, 1));
+    assert!(direct.holds_memory());
+    direct.reset();
+
+    // A full segment, parked; the one that was begun after it was empty, and is gone.
+    let mut sealed = worker.arena();
+    sealed.free_slice(USABLE).unwrap();
+    sealed.commit(USABLE);
+    sealed.free_slice(1).unwrap();
+    sealed.park().unwrap();
+    assert_eq!((worker.chunks_live(), worker.blocks.live()), (0, 1));
+    assert!(sealed.holds_memory());
+    sealed.reset();
+    assert!(!direct.holds_memory() && !sealed.holds_memory());
 }
 
 #[test]
