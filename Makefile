@@ -1,13 +1,15 @@
 # One command per task; `make` alone lists them.
 #
-# Variables: HOST and PORT for `run`; PYTHON for the interpreter behind .venv;
-# SYSTEM_PACKAGES=1 lets `test` install wrk and strace by apt-get when run as root.
+# Variables: HOST and PORT for `run`; SECONDS for each target of `fuzz`; PYTHON for the
+# interpreter behind .venv; SYSTEM_PACKAGES=1 lets `test` install wrk and strace by
+# apt-get when run as root.
 
 PYTHON ?= $(shell tools/pythons.sh main)
 VENV ?= .venv
 TARGET_DIR ?= target
 HOST ?= 127.0.0.1
 PORT ?= 8000
+SECONDS ?= 60
 
 # Where rustup puts cargo when the shell's profile was not read again.
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -18,7 +20,7 @@ BUILT := $(VENV)/.built
 RUST_SOURCES := Cargo.toml Cargo.lock $(wildcard crates/*/Cargo.toml) \
 	$(shell find crates -name '*.rs' 2>/dev/null)
 
-.PHONY: help build run test test-long lint fmt bench docs clean check-tools system-packages
+.PHONY: help build run test test-long fuzz lint fmt bench docs clean check-tools system-packages
 
 help: ## list the commands
 	@awk -F ' ?## ' '/^[a-z-]+:.*## /{sub(/:.*/, "", $$1); printf "make %-10s %s\n", $$1, $$2}' \
@@ -35,6 +37,9 @@ test: build system-packages ## run all tests, on every CPython that is installed
 
 test-long: build system-packages ## run the tests that take minutes
 	$(BIN)/pytest -m long -s
+
+fuzz: ## run the fuzz targets, each for SECONDS
+	CARGO_TARGET_DIR=$(abspath $(TARGET_DIR)) tools/fuzz.sh $(SECONDS)
 
 lint: build ## check form and types: rustfmt, clippy, ruff, mypy
 	cargo fmt --all --check
