@@ -350,6 +350,9 @@ impl<B: KeptBytes> UringDriver<B> {
         outcome: impl FnOnce(Payload<B>) -> Outcome<OwnedFd, B>,
     ) -> Option<Event<OwnedFd, B>> {
         let op = self.ops.remove(key)?;
+        if let Payload::Write(write) = &op.payload {
+            write.check_alive();
+        }
         Some(Event {
             token: op.token,
             op: OpId(key),
