@@ -36,7 +36,7 @@ fn threads_count_together() {
     let made = after.allocations - before.allocations;
     let grown = after.reallocations - before.reallocations;
     let freed = after.deallocations - before.deallocations;
-    assert!(made >= THREADS * ROUNDS && made < THREADS * ROUNDS + 100);
+    assert!((THREADS * ROUNDS..THREADS * ROUNDS + 100).contains(&made));
     assert_eq!(grown, THREADS * ROUNDS);
     assert!(freed.abs_diff(made) < 100);
     assert!(after.live_bytes.abs_diff(before.live_bytes) < 10_000);
