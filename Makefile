@@ -20,7 +20,7 @@ BUILT := $(VENV)/.built
 RUST_SOURCES := Cargo.toml Cargo.lock $(wildcard crates/*/Cargo.toml) \
 	$(shell find crates -name '*.rs' 2>/dev/null)
 
-.PHONY: help build run test test-long fuzz lint fmt bench docs clean check-tools system-packages
+.PHONY: help build run test test-long fuzz sanitize lint fmt bench docs clean check-tools system-packages
 
 help: ## list the commands
 	@awk -F ' ?## ' '/^[a-z-]+:.*## /{sub(/:.*/, "", $$1); printf "make %-10s %s\n", $$1, $$2}' \
@@ -40,6 +40,9 @@ test-long: build system-packages ## run the tests that take minutes
 
 fuzz: ## run the fuzz targets, each for SECONDS
 	CARGO_TARGET_DIR=$(abspath $(TARGET_DIR)) tools/fuzz.sh $(SECONDS)
+
+sanitize: build ## run the tests under AddressSanitizer and ThreadSanitizer
+	VENV=$(VENV) CARGO_TARGET_DIR=$(abspath $(TARGET_DIR)) tools/sanitize.sh
 
 lint: build ## check form and types: rustfmt, clippy, ruff, mypy
 	cargo fmt --all --check
