@@ -16,7 +16,7 @@ cd "$(dirname "$0")/.."
 target_dir=${CARGO_TARGET_DIR:-$PWD/target}/sanitize
 host=$(uname -m)-unknown-linux-gnu
 python=$PWD/${VENV:-.venv}/bin/python
-seeds=${SEEDS:-1000}
+seeds=${SEEDS:-300}
 mkdir -p "$target_dir"
 
 summary=""
@@ -45,7 +45,7 @@ rust_tests() { # name, flags
         -p theframework-memory -p theframework-io -p theframework --lib --tests \
         -- --skip steady_state_allocates_nothing &&
         logged "$name-simulator" cargo +nightly run --locked --target "$host" \
-            -p theframework-simulator --features no-recycle -- --seeds "$seeds" --quiet
+            --profile checked -p theframework-simulator --features no-recycle -- --seeds "$seeds"
     status=$?
     unset RUSTFLAGS CARGO_TARGET_DIR
     return $status

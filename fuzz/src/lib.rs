@@ -5,6 +5,7 @@
 //! can call the same thing.
 
 pub mod chunked;
+pub mod connection;
 pub mod cuts;
 pub mod head;
 #[path = "../../crates/http/tests/common/naive_chunked.rs"]
