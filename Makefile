@@ -37,6 +37,7 @@ test: build system-packages ## run all tests, on every CPython that is installed
 
 test-long: build system-packages ## run the tests that take minutes
 	$(BIN)/pytest -m long -s
+	$(MAKE) --no-print-directory sanitize fuzz
 
 fuzz: ## run the fuzz targets, each for SECONDS
 	CARGO_TARGET_DIR=$(abspath $(TARGET_DIR)) tools/fuzz.sh $(SECONDS)
