@@ -52,7 +52,7 @@ default_driver: str | None = None
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """This process's environment without settings, so that tests do not depend on it.
 
-    What is called SERVER_ENV_X here is X there: a sanitizer's runtime is for servers, not for pytest.
+    What is called SERVER_ENV_X here is X there: a sanitizer's runtime is for servers alone.
     """
     clean = {name: text for name, text in os.environ.items() if "THEFRAMEWORK" not in name}
     driver = {} if default_driver is None else {"THEFRAMEWORK_DRIVER": default_driver}
