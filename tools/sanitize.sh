@@ -5,7 +5,7 @@
 #
 #   rust-address        the Rust tests of memory, io, server, and simulated seeds
 #   extension-address   the Python behaviour tests, on servers whose extension is instrumented
-#   rust-thread         the same Rust tests under ThreadSanitizer
+#   rust-thread         the Rust tests in which threads meet, and simulated seeds, under ThreadSanitizer
 #
 # What cannot run is said by name. Needs a nightly toolchain and, for the extension, gcc's libasan and
 # what `make build` makes.
@@ -36,33 +36,42 @@ logged() { # log, command ...
     return "$(cat "$log.status")"
 }
 
-# The tests of the crates with unsafe code and of the engine on them, and a run of the simulator.
-rust_tests() { # name, flags
+# Builds by nightly with these flags, beside other builds.
+instrumented() { # name, flags
     name=$1
-    echo "excluded: steady_state_allocates_nothing (counts allocations; nothing is recycled here)"
     export RUSTFLAGS="$2" CARGO_TARGET_DIR="$target_dir/$name"
-    logged "$name" cargo +nightly test --locked --target "$host" --features theframework/no-recycle \
-        -p theframework-memory -p theframework-io -p theframework --lib --tests \
-        -- --skip steady_state_allocates_nothing &&
-        logged "$name-simulator" cargo +nightly run --locked --target "$host" \
-            --profile checked -p theframework-simulator --features no-recycle -- --seeds "$seeds"
-    status=$?
-    unset RUSTFLAGS CARGO_TARGET_DIR
-    return $status
 }
 
-rust_address() {
-    rust_tests rust-address "-Zsanitizer=address"
+rust_test() { # log, arguments of cargo test
+    log=$1
+    shift
+    logged "$log" cargo +nightly test --locked --target "$host" --features theframework/no-recycle "$@"
 }
 
-rust_thread() {
-    # std is not instrumented: what it does by fences is in the list of suppressions.
-    export TSAN_OPTIONS="suppressions=$PWD/tools/tsan.supp"
-    rust_tests rust-thread "-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer"
-    status=$?
-    unset TSAN_OPTIONS
-    return $status
+# Every step of the engine, with faults, on several threads.
+simulate() {
+    logged "$name-simulator" cargo +nightly run --locked --target "$host" --profile checked \
+        -p theframework-simulator --features no-recycle -- --seeds "$seeds"
 }
+
+# The crates with unsafe code, and the engine on them.
+rust_address() (
+    instrumented rust-address "-Zsanitizer=address"
+    echo "excluded: steady_state_allocates_nothing (counts allocations; nothing is recycled here)"
+    rust_test "$name" -p theframework-memory -p theframework-io -p theframework --lib --tests \
+        -- --skip steady_state_allocates_nothing && simulate
+)
+
+# Where threads meet: the workers' load, the counting allocator, engines with client threads.
+rust_thread() (
+    instrumented rust-thread "-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer"
+    # std is not instrumented: what it does by fences is in the list of suppressions, and what it does
+    # to print a backtrace is not done.
+    export TSAN_OPTIONS="suppressions=$PWD/tools/tsan.supp" RUST_BACKTRACE=0
+    rust_test "$name" -p theframework -p theframework-memory --test client_threads \
+        --test counting_threads && rust_test "$name-lib" -p theframework -p theframework-io --lib &&
+        simulate
+)
 
 # A copy of the package with an instrumented extension. greenlet copies slices of the stack, red zones
 # and all, so the stack is not instrumented.
