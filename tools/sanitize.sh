@@ -5,10 +5,10 @@
 #
 #   rust-address        the Rust tests of memory, io, server, and simulated seeds
 #   extension-address   the Python behaviour tests, on servers whose extension is instrumented
-#   rust-thread         the Rust tests in which threads meet, and simulated seeds, under ThreadSanitizer
+#   rust-thread         the Rust tests in which threads meet, and simulated seeds, for races
 #
-# What cannot run is said by name. Needs a nightly toolchain and, for the extension, gcc's libasan and
-# what `make build` makes.
+# What cannot run is said by name. Needs a nightly toolchain and, for the extension, gcc's libasan
+# and what `make build` makes.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -31,7 +31,7 @@ logged() { # log, command ...
     shift
     { "$@" 2>&1 && echo 0 >"$log.status" || echo 1 >"$log.status"; } | tee "$log" |
         grep -E --line-buffered \
-            '^ +Running|^test result|(FAILED|ignored.*)$|^error|panicked|Sanitizer|seeds|^    #[0-5] |^SUMMARY' ||
+            '^ +Running|^test result|(FAILED|ignored.*)$|^error|panicked|Sanitizer|seeds|^    #[0-5] ' ||
         true
     return "$(cat "$log.status")"
 }
@@ -45,7 +45,8 @@ instrumented() { # name, flags
 rust_test() { # log, arguments of cargo test
     log=$1
     shift
-    logged "$log" cargo +nightly test --locked --target "$host" --features theframework/no-recycle "$@"
+    logged "$log" cargo +nightly test --locked --target "$host" \
+        --features theframework/no-recycle "$@"
 }
 
 # Every step of the engine, with faults, on several threads.
@@ -65,16 +66,16 @@ rust_address() (
 # Where threads meet: the workers' load, the counting allocator, engines with client threads.
 rust_thread() (
     instrumented rust-thread "-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer"
-    # std is not instrumented: what it does by fences is in the list of suppressions, and what it does
-    # to print a backtrace is not done.
+    # std is not instrumented: what it does by fences is in the list of suppressions, and what it
+    # does to print a backtrace is not done.
     export TSAN_OPTIONS="suppressions=$PWD/tools/tsan.supp" RUST_BACKTRACE=0
     rust_test "$name" -p theframework -p theframework-memory --test client_threads \
         --test counting_threads && rust_test "$name-lib" -p theframework -p theframework-io --lib &&
         simulate
 )
 
-# A copy of the package with an instrumented extension. greenlet copies slices of the stack, red zones
-# and all, so the stack is not instrumented.
+# A copy of the package with an instrumented extension. greenlet copies slices of the stack, red
+# zones and all, so the stack is not instrumented.
 build_extension() {
     package=$target_dir/python/theframework
     RUSTFLAGS="-Zsanitizer=address -Cllvm-args=-asan-stack=0" PYO3_PYTHON=$python \
@@ -107,8 +108,9 @@ tests/test_fairness.py::test_hello_beside_a_computing_thread measures millisecon
 tests/test_workers.py::test_connections_spread_over_workers depends on the pace of two workers
 TESTS
     # pytest itself runs as always; `tests/server.py` gives these to servers. libstdc++ is loaded
-    # early, or the runtime does not find what greenlet throws with. Objects come from malloc, so that
-    # theirs is watched too. Leaks are not looked for: the interpreter ends with most of its own.
+    # early, or the runtime does not find what greenlet throws with. Objects come from malloc, so
+    # that theirs is watched too. Leaks are not looked for: the interpreter never frees much of its
+    # own, and all of that would be reported at each exit.
     # shellcheck disable=SC2086 # a list of options
     SERVER_ENV_LD_PRELOAD="$libasan $(gcc -print-file-name=libstdc++.so.6)" \
         SERVER_ENV_ASAN_OPTIONS="detect_leaks=0:exitcode=99:log_path=$reports/asan" \

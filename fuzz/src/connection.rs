@@ -325,10 +325,12 @@ fn judge(client: &Client) {
     // What the client, or the server by a reset, has cut off may end anywhere.
     let is_cut = client.ending == Ending::Resets || client.is_refused;
     while !sent.is_empty() {
-        let (expected, len) = model(sent);
+        let before = sent;
+        let (expected, len) = model(before);
         sent = &sent[len..];
         let is_head = matches!(expected, Expected::Other { is_head: true, .. });
-        let Some(answer) = Answer::read(&mut read, is_head, is_cut) else {
+        let may_continue = parse_all(before, &LIMITS).is_some_and(|head| head.expects_continue);
+        let Some(answer) = Answer::read(&mut read, is_head, is_cut, may_continue) else {
             assert!(
                 is_cut || matches!(expected, Expected::End),
                 "a request was not answered"
@@ -371,7 +373,7 @@ struct Answer {
 
 impl Answer {
     /// Takes the next final answer off `read`; `None` when there is none, or it was cut off.
-    fn read(read: &mut &[u8], is_head: bool, is_cut: bool) -> Option<Self> {
+    fn read(read: &mut &[u8], is_head: bool, is_cut: bool, mut may_continue: bool) -> Option<Self> {
         loop {
             if read.is_empty() {
                 return None;
@@ -414,7 +416,11 @@ impl Answer {
                     closes,
                 });
             }
-            assert_eq!(status, 100, "the only interim answer");
+            assert!(
+                status == 100 && may_continue,
+                "{status} was not asked for, or came twice"
+            );
+            may_continue = false;
         }
     }
 }
