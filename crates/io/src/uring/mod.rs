@@ -715,6 +715,10 @@ impl<B: KeptBytes> Driver<B> for UringDriver<B> {
         socket::shutdown_write(fd);
     }
 
+    fn untaken(&self, fd: RawFd) -> usize {
+        socket::untaken(fd)
+    }
+
     fn peer_address(&self, fd: RawFd) -> Option<SocketAddr> {
         socket::peer_address(fd)
     }
