@@ -29,7 +29,7 @@ const BODY_MAX: usize = 40_000;
 /// Between two looks of the clients at what has come.
 const LOOK_US: u64 = 500;
 /// By then every time limit has passed, also that of a connection that lingers.
-const TURNS_MAX: usize = 50_000;
+const TURNS_MAX: usize = 20_000;
 const LIMITS: HeadLimits = HeadLimits {
     max_target_size: 64,
     max_header_size: 512,
