@@ -240,7 +240,7 @@ def test_slow_reader_is_not_closed(start: Start) -> None:
 
 
 def test_reader_slower_than_the_sockets_buffer_empties_is_not_closed(start: Start) -> None:
-    """The socket takes nothing for longer than the limit; the peer takes something all the while."""
+    """The socket takes nothing for longer than the limit; the peer takes some all the while."""
     server = start("--write-timeout", "0.5")
     client = Client(server.address, receive_buffer=65_536)
     length = 6 << 20
