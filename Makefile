@@ -1,13 +1,18 @@
 # One command per task; `make` alone lists them.
 #
-# Variables: HOST and PORT for `run`; PYTHON for the interpreter behind .venv;
-# SYSTEM_PACKAGES=1 lets `test` install wrk and strace by apt-get when run as root.
+# Variables: HOST and PORT for `run`; SECONDS for each target of `fuzz`; PYTHON for the
+# interpreter behind .venv; SYSTEM_PACKAGES=1 lets `test` install wrk and strace by
+# apt-get when run as root.
 
 PYTHON ?= $(shell tools/pythons.sh main)
 VENV ?= .venv
 TARGET_DIR ?= target
+REQUESTS ?= 1000000
+FIRST ?= 0
+DRIVER ?= io_uring
 HOST ?= 127.0.0.1
 PORT ?= 8000
+SECONDS ?= 60
 
 # Where rustup puts cargo when the shell's profile was not read again.
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -18,7 +23,7 @@ BUILT := $(VENV)/.built
 RUST_SOURCES := Cargo.toml Cargo.lock $(wildcard crates/*/Cargo.toml) \
 	$(shell find crates -name '*.rs' 2>/dev/null)
 
-.PHONY: help build run test test-long lint fmt bench docs clean check-tools system-packages
+.PHONY: help build run test test-long fuzz sanitize simulate mutations soak lint fmt bench docs clean check-tools system-packages
 
 help: ## list the commands
 	@awk -F ' ?## ' '/^[a-z-]+:.*## /{sub(/:.*/, "", $$1); printf "make %-10s %s\n", $$1, $$2}' \
@@ -35,6 +40,23 @@ test: build system-packages ## run all tests, on every CPython that is installed
 
 test-long: build system-packages ## run the tests that take minutes
 	$(BIN)/pytest -m long -s
+	$(MAKE) --no-print-directory simulate mutations sanitize fuzz soak
+
+fuzz: ## run the fuzz targets, each for SECONDS
+	CARGO_TARGET_DIR=$(abspath $(TARGET_DIR)) tools/fuzz.sh $(SECONDS)
+
+simulate: ## run REQUESTS simulated requests with faults, or the one seed SEED with a trace
+	cargo run --quiet --locked --profile checked -p theframework-simulator -- \
+		$(if $(SEED),--seed $(SEED),--requests $(REQUESTS) --first $(FIRST))
+
+mutations: ## plant faults in the sources, and see that the simulator finds each
+	tools/mutations.py
+
+soak: build ## ten minutes of mixed good and bad clients, memory watched, on DRIVER
+	$(BIN)/python -m tests.soak --driver $(DRIVER)
+
+sanitize: build ## run the tests under AddressSanitizer and ThreadSanitizer
+	VENV=$(VENV) CARGO_TARGET_DIR=$(abspath $(TARGET_DIR)) tools/sanitize.sh
 
 lint: build ## check form and types: rustfmt, clippy, ruff, mypy
 	cargo fmt --all --check

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import shutil
 import signal
@@ -49,6 +50,21 @@ def driver(request: pytest.FixtureRequest) -> Iterator[str]:
     servers_under_test.default_driver = name
     yield name
     servers_under_test.default_driver = None
+
+
+@pytest.fixture(autouse=True)
+def sanitizer_reports() -> Iterator[None]:
+    """Under tools/sanitize.sh: a server that a sanitizer has complained of fails the test.
+
+    A worker that died of it would be replaced, and the test might not notice.
+    """
+    folder = os.environ.get("SANITIZER_REPORTS")
+    before = {*os.listdir(folder)} if folder else set()
+    yield
+    if folder:
+        new = sorted({*os.listdir(folder)} - before)
+        texts = [Path(folder, name).read_text(errors="replace") for name in new]
+        assert not new, "a sanitizer reports:\n" + "\n".join(texts)
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ STOP_SECONDS = 5.0
 DRIVERS = ("io_uring", "poll")
 # The descriptor by which each driver shows itself, whatever the server says.
 _DRIVER_BY_LINK = {"anon_inode:[io_uring]": "io_uring", "anon_inode:[eventpoll]": "poll"}
+FOR_SERVERS = "SERVER_ENV_"
 # Counters of the core that are the same whenever it has nothing else to do.
 _HELD = ("connections", "exchanges", "operations", "leases", "waits")
 _URL = re.compile(r"http://(\[[0-9a-f:]+\]|[^:/ ]+):([0-9]+)/|unix:(\S+?)(?=,| and | \()")
@@ -49,10 +50,18 @@ default_driver: str | None = None
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """This process's environment without settings, so that tests do not depend on it."""
+    """This process's environment without settings, so that tests do not depend on it.
+
+    What is called SERVER_ENV_X here is X there: a sanitizer's runtime is for servers alone.
+    """
     clean = {name: text for name, text in os.environ.items() if "THEFRAMEWORK" not in name}
     driver = {} if default_driver is None else {"THEFRAMEWORK_DRIVER": default_driver}
-    return {**clean, "PYTHONUNBUFFERED": "1", **driver, **(extra or {})}
+    theirs = {
+        name.removeprefix(FOR_SERVERS): text
+        for name, text in os.environ.items()
+        if name.startswith(FOR_SERVERS)
+    }
+    return {**clean, "PYTHONUNBUFFERED": "1", **driver, **theirs, **(extra or {})}
 
 
 def drivers_of(pid: int) -> set[str]:

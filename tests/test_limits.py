@@ -240,6 +240,21 @@ def test_slow_reader_is_not_closed(start: Start) -> None:
             received += len(data)
 
 
+def test_reader_slower_than_the_sockets_buffer_empties_is_not_closed(start: Start) -> None:
+    """The socket takes nothing for longer than the limit; the peer takes some all the while."""
+    server = start("--write-timeout", "0.5")
+    client = Client(server.address, receive_buffer=65_536)
+    length = 6 << 20
+    with client:
+        client.send(request("GET", f"/large/{length}"))
+        received = 0
+        while received < length:
+            time.sleep(0.02)
+            data = client.socket.recv(32_768)
+            assert data, f"closed after {received} bytes"
+            received += len(data)
+
+
 def test_handler_over_its_time_is_503(start: Start) -> None:
     server = start("--handler-timeout", "0.3")
     with server.client() as client:

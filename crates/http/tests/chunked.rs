@@ -3,6 +3,10 @@
 
 #![allow(clippy::unwrap_used)] // A test that cannot go on fails.
 
+#[path = "common/naive_chunked.rs"]
+mod naive_chunked;
+
+use naive_chunked::{Outcome, decode_all as naive};
 use proptest::prelude::*;
 use theframework_http::{ChunkedDecoder, ChunkedError, ChunkedLimits};
 
@@ -11,126 +15,6 @@ const LIMITS: ChunkedLimits = ChunkedLimits {
     max_extension: 12,
     max_trailer: 40,
 };
-
-/// What a body comes to: its bytes and where the next request begins; or an error; or not all there.
-type Outcome = Result<Option<(Vec<u8>, usize)>, ChunkedError>;
-
-/// The oracle: one shot, line by line, written from RFC 9112 §7.1 without regard to cost.
-fn naive(bytes: &[u8], limits: ChunkedLimits) -> Outcome {
-    let mut at = 0;
-    let mut body = Vec::new();
-    loop {
-        let digits = bytes[at..]
-            .iter()
-            .take_while(|b| b.is_ascii_hexdigit())
-            .count();
-        if digits > 16 {
-            return Err(ChunkedError::BadChunkSize);
-        }
-        let text = std::str::from_utf8(&bytes[at..at + digits]).unwrap();
-        at += digits;
-        match bytes.get(at) {
-            None => return Ok(None),
-            Some(_) if digits == 0 => return Err(ChunkedError::BadChunkSize),
-            Some(b'\r' | b';') => {}
-            Some(b'\n') => return Err(ChunkedError::BadLineEnd),
-            Some(_) => return Err(ChunkedError::BadChunkSize),
-        }
-        let extension = bytes[at..]
-            .iter()
-            .take_while(|&&b| b == b'\t' || (b' '..=b'~').contains(&b))
-            .count();
-        if extension > limits.max_extension {
-            return Err(ChunkedError::ExtensionTooLong);
-        }
-        at += extension;
-        match &bytes[at..] {
-            [] | [b'\r'] => return Ok(None),
-            [b'\r', b'\n', ..] => at += 2,
-            [b'\r' | b'\n', ..] => return Err(ChunkedError::BadLineEnd),
-            _ => return Err(ChunkedError::BadExtension),
-        }
-        let size = u64::from_str_radix(text, 16).unwrap();
-        if size == 0 {
-            return Ok(naive_trailers(bytes, at, limits)?.map(|end| (body, end)));
-        }
-        if u128::from(size) + body.len() as u128 > u128::from(limits.max_body) {
-            return Err(ChunkedError::TooLarge);
-        }
-        let Some(data) = bytes[at..].get(..size as usize) else {
-            return Ok(None);
-        };
-        body.extend_from_slice(data);
-        at += data.len();
-        match &bytes[at..] {
-            [] | [b'\r'] => return Ok(None),
-            [b'\r', b'\n', ..] => at += 2,
-            _ => return Err(ChunkedError::BadLineEnd),
-        }
-    }
-}
-
-fn naive_trailers(
-    bytes: &[u8],
-    begin: usize,
-    limits: ChunkedLimits,
-) -> Result<Option<usize>, ChunkedError> {
-    let forbidden = "age authorization cache-control connection content-encoding content-length content-range content-type cookie date \
-        expect host keep-alive max-forwards pragma proxy-authorization proxy-connection range set-cookie te trailer \
-        transfer-encoding upgrade via";
-    let mut name = Vec::new();
-    let mut at = begin;
-    let mut in_value = false;
-    let is_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-    loop {
-        let is_line_start = !in_value && name.is_empty();
-        match &bytes[at..] {
-            [] => return Ok(None),
-            [b'\r', rest @ ..] if is_line_start => match rest {
-                [] => return Ok(None),
-                [b'\n', ..] => return Ok(Some(at + 2)),
-                _ => return Err(ChunkedError::BadLineEnd),
-            },
-            [b, rest @ ..] => {
-                if at - begin >= limits.max_trailer {
-                    return Err(ChunkedError::TrailerTooLarge);
-                }
-                if in_value && *b == b'\r' {
-                    match rest {
-                        [] => return Ok(None),
-                        _ if at + 1 - begin >= limits.max_trailer => {
-                            return Err(ChunkedError::TrailerTooLarge);
-                        }
-                        [b'\n', ..] => {}
-                        _ => return Err(ChunkedError::BadLineEnd),
-                    }
-                    in_value = false;
-                    at += 2;
-                    continue;
-                }
-                if in_value {
-                    match b {
-                        b'\n' => return Err(ChunkedError::BadLineEnd),
-                        b'\t' | b' '..=b'~' | 0x80.. => {}
-                        _ => return Err(ChunkedError::BadTrailer),
-                    }
-                } else if *b == b':' && !name.is_empty() {
-                    let lower = String::from_utf8(name.to_ascii_lowercase()).unwrap();
-                    if forbidden.split_whitespace().any(|other| other == lower) {
-                        return Err(ChunkedError::ForbiddenTrailer);
-                    }
-                    name.clear();
-                    in_value = true;
-                } else if is_token(*b) {
-                    name.push(*b);
-                } else {
-                    return Err(ChunkedError::BadTrailer);
-                }
-            }
-        }
-        at += 1;
-    }
-}
 
 /// Feeds the decoder as a connection does: pieces are appended to one buffer that begins with a head;
 /// the gap is closed after some of the calls.

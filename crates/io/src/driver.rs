@@ -187,6 +187,10 @@ pub trait Driver<B> {
     /// Closes a descriptor whose operations have all ended.
     fn close(&mut self, socket: Self::Socket);
 
+    /// Bytes that a socket has taken and its peer has not; 0 where that cannot be said. One system
+    /// call.
+    fn untaken(&self, fd: RawFd) -> usize;
+
     /// Who is at the other end; none on a Unix socket. One system call.
     fn peer_address(&self, fd: RawFd) -> Option<SocketAddr>;
 

@@ -8,7 +8,8 @@
 //! Nothing here limits how long a lease may be held; the server does (DESIGN §4: no lease outlives
 //! the turn in which its bytes arrived).
 
-use std::alloc::{Layout, alloc_zeroed, dealloc};
+mod memory;
+
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -16,6 +17,8 @@ use std::ptr::NonNull;
 use std::rc::Rc;
 
 use theframework_memory::OutOfMemory;
+
+use memory::Memory;
 
 /// Bytes in one receive buffer.
 pub const LEASE_SIZE: usize = 4096;
@@ -25,7 +28,7 @@ pub const LEASE_SIZE: usize = 4096;
 pub struct LeasePool(Rc<Pool>);
 
 struct Pool {
-    base: NonNull<u8>,
+    memory: Memory,
     count: u16,
     leased: Cell<u32>,
     /// Ids that came back; never longer than `count`, which is reserved at start.
@@ -41,36 +44,18 @@ impl fmt::Debug for LeasePool {
     }
 }
 
-impl Pool {
-    fn layout(count: u16) -> Option<Layout> {
-        Layout::from_size_align(usize::from(count) * LEASE_SIZE, LEASE_SIZE).ok()
-    }
-}
-
-impl Drop for Pool {
-    fn drop(&mut self) {
-        if let Some(layout) = Pool::layout(self.count) {
-            // SAFETY: `base` was allocated with this very layout in `LeasePool::new`; each lease
-            // and driver holds an Rc, so nobody refers to it any more.
-            unsafe { dealloc(self.base.as_ptr(), layout) };
-        }
-    }
-}
-
 impl LeasePool {
     /// A pool of `count` buffers (at least one), all of them free.
     ///
     /// # Errors
     /// [`OutOfMemory`] when the memory cannot be had.
     pub fn new(count: u16) -> Result<Self, OutOfMemory> {
-        let layout = Pool::layout(count.max(1)).ok_or(OutOfMemory)?;
-        // SAFETY: the layout has a non-zero size.
-        let base = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or(OutOfMemory)?;
+        let count = count.max(1);
         Ok(LeasePool(Rc::new(Pool {
-            base,
-            count: count.max(1),
+            memory: Memory::new(count)?,
+            count,
             leased: Cell::new(0),
-            returned: RefCell::new(Vec::with_capacity(usize::from(count.max(1)))),
+            returned: RefCell::new(Vec::with_capacity(usize::from(count))),
         })))
     }
 
@@ -99,8 +84,7 @@ impl LeasePool {
     /// Where a buffer starts.
     pub(crate) fn address(&self, id: u16) -> NonNull<u8> {
         assert!(id < self.0.count, "no such receive buffer");
-        // SAFETY: `id` is below `count`, so the offset lies inside the one allocation.
-        unsafe { self.0.base.add(usize::from(id) * LEASE_SIZE) }
+        self.0.memory.address(id)
     }
 
     /// Makes the lease on a buffer in which `len` bytes have arrived.
@@ -133,13 +117,7 @@ impl fmt::Debug for Lease {
 
 impl Lease {
     fn start(&self) -> *mut u8 {
-        // SAFETY: `id < count` was asserted when the lease was made.
-        unsafe {
-            self.pool
-                .base
-                .as_ptr()
-                .add(usize::from(self.id) * LEASE_SIZE)
-        }
+        self.pool.memory.address(self.id).as_ptr()
     }
 }
 
@@ -163,6 +141,7 @@ impl DerefMut for Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         self.pool.leased.set(self.pool.leased.get() - 1);
+        self.pool.memory.retire(self.id);
         self.pool.returned.borrow_mut().push(self.id);
     }
 }

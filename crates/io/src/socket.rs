@@ -50,6 +50,18 @@ pub(crate) fn shutdown_write(fd: RawFd) {
     unsafe { libc::shutdown(fd, libc::SHUT_WR) };
 }
 
+/// Bytes in the socket's own buffer: taken from us, and not yet by the peer.
+pub(crate) fn untaken(fd: RawFd) -> usize {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the request writes one `int`, which lives until the call returns.
+    let result = unsafe { libc::ioctl(fd, libc::TIOCOUTQ, &raw mut bytes) };
+    if result == 0 {
+        usize::try_from(bytes).unwrap_or(0)
+    } else {
+        0
+    }
+}
+
 /// The address at the other end, if it is an IP socket and still connected.
 pub(crate) fn peer_address(fd: RawFd) -> Option<SocketAddr> {
     // SAFETY: whoever names a descriptor to the driver keeps it open for the call.

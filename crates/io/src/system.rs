@@ -231,6 +231,13 @@ impl<B: KeptBytes> Driver<B> for SystemDriver<B> {
         }
     }
 
+    fn untaken(&self, fd: RawFd) -> usize {
+        match self {
+            SystemDriver::IoUring(driver) => driver.untaken(fd),
+            SystemDriver::Poll(driver) => driver.untaken(fd),
+        }
+    }
+
     fn close(&mut self, socket: OwnedFd) {
         match self {
             SystemDriver::IoUring(driver) => driver.close(socket),

@@ -8,7 +8,7 @@ use std::fmt;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use theframework_memory::WriteArena;
+use theframework_memory::{RECYCLES, WriteArena};
 
 /// Bytes that stay where they are for as long as their owner lives.
 ///
@@ -150,6 +150,20 @@ impl<B: KeptBytes> Write<B> {
         self.sent = 0;
         self.arena.truncate(0);
         self.body.take()
+    }
+
+    /// Reads all of it once more, as the kernel did. A sanitizer does not see what the kernel reads, but
+    /// it sees this: memory that was freed before the write's end. Nothing is done but under
+    /// `no-recycle`.
+    pub(crate) fn check_alive(&self) {
+        if !RECYCLES {
+            for piece in [
+                self.arena.as_slice(),
+                self.body.as_ref().map_or(&[], KeptBytes::as_bytes),
+            ] {
+                std::hint::black_box(piece.iter().fold(0, |sum, &byte| sum ^ byte));
+            }
+        }
     }
 
     pub(crate) fn advance(&mut self, n: usize) {

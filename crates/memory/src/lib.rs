@@ -52,6 +52,7 @@ pub use chunk::{CHUNK_SIZE, Chunk, ChunkRecycler, DATA_START, USABLE};
 pub use counting::{AllocationCounts, CountingAllocator};
 pub use error::OutOfMemory;
 pub use input_buffer::{InputBuffer, RESTART_CAPACITY_MAX};
+pub use pool::RECYCLES;
 pub use slab::{Key, Slab};
 pub use span::{Plain, Span};
 pub use write_arena::WriteArena;

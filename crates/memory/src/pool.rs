@@ -31,6 +31,10 @@ use crate::OutOfMemory;
 /// Alignment, in bytes, of every piece of memory that this crate takes from the system.
 pub(crate) const ALIGN: usize = 16;
 
+/// Whether what was released is used again: not with feature `no-recycle`. Pools of other crates ask
+/// this too.
+pub const RECYCLES: bool = !cfg!(feature = "no-recycle");
+
 /// How a recycler cuts lengths into bins.
 ///
 /// Kept by each implementation: `size` grows with its class and is at least 8, and
@@ -145,10 +149,10 @@ impl<C: SizeClasses> Pool<C> {
     /// Bytes that may stay cached; none with feature `no-recycle`.
     #[inline]
     pub(crate) fn cached_bytes_max(&self) -> usize {
-        if cfg!(feature = "no-recycle") {
-            0
-        } else {
+        if RECYCLES {
             self.cached_bytes_max.get()
+        } else {
+            0
         }
     }
 

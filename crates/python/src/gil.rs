@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::ops::Deref;
 
 use pyo3::prelude::*;
+use theframework_memory::RECYCLES;
 
 use crate::greenlet::reference_count;
 
@@ -106,7 +107,8 @@ impl<T> ObjectPool<T> {
 
     /// Takes an object back, if the caller's is the only reference to it.
     pub(crate) fn give(&self, object: Bound<'_, T>) {
-        if reference_count(object.as_any()) == 1 && self.0.borrow().len() < POOL_MAX {
+        let is_ours = reference_count(object.as_any()) == 1;
+        if RECYCLES && is_ours && self.0.borrow().len() < POOL_MAX {
             self.0.borrow_mut().push(object.unbind());
         }
     }

@@ -38,7 +38,7 @@ use theframework_memory::{Key, Slab};
 use crate::application::{Application, Dispatch};
 use crate::body::PyBody;
 use crate::gil::ObjectPool;
-use crate::peers::SharedPeers;
+use crate::peers::shared_peers;
 use crate::request::Request;
 use crate::response::Response;
 use crate::running::{Handling, Running};
@@ -636,7 +636,7 @@ pub(crate) fn serve(
     };
     let mut mode = AcceptMode::Own;
     if let Some(shared) = shared {
-        let peers = SharedPeers::new(&shared, worker)?;
+        let peers = shared_peers(&shared, worker)?;
         if peers.has_others() && !own_listener {
             mode = AcceptMode::Shared;
         }

@@ -2,6 +2,8 @@
 
 use std::cell::RefCell;
 
+use theframework_memory::RECYCLES;
+
 /// Buffers kept; more are in use at once only when making an object runs a handler's own code.
 const KEPT_MAX: usize = 4;
 /// A larger one is not kept.
@@ -20,7 +22,7 @@ pub(crate) fn take() -> Vec<u8> {
 pub(crate) fn give(mut buffer: Vec<u8>) {
     buffer.clear();
     KEPT.with_borrow_mut(|kept| {
-        if kept.len() < KEPT_MAX && buffer.capacity() <= SIZE_MAX {
+        if RECYCLES && kept.len() < KEPT_MAX && buffer.capacity() <= SIZE_MAX {
             kept.push(buffer);
         }
     });

@@ -55,12 +55,14 @@ pub(crate) struct Connection<S, B> {
     pub(crate) output: Output<B>,
     /// Bytes of an incomplete head that have been looked at.
     pub(crate) scanned: u32,
+    /// Bytes in the socket's buffer when the peer was last seen to take some.
+    pub(crate) untaken: u32,
     /// The armed timer may be earlier than what it stands for; it is then armed again.
     pub(crate) timer: Option<TimerId>,
     pub(crate) timer_ms: u64,
     /// When the peer has to have sent something; `u64::MAX` while we do not wait for it.
     pub(crate) read_deadline_ms: u64,
-    /// When the socket has to have taken something.
+    /// When the peer has to have taken something.
     pub(crate) write_deadline_ms: u64,
 }
 
@@ -78,6 +80,7 @@ impl<S: AsRawFd, B> Connection<S, B> {
             exchange: None,
             output: Output::default(),
             scanned: 0,
+            untaken: 0,
             timer: None,
             timer_ms: 0,
             read_deadline_ms: u64::MAX,

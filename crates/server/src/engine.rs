@@ -8,7 +8,7 @@ use theframework_http::DateCache;
 use theframework_io::{
     Driver, Errno, Event, Filling, KeptBytes, Outcome, TICK_US, TimerWheel, Wait,
 };
-use theframework_memory::{BlockRecycler, BufferRecycler, ChunkRecycler, Key, Slab};
+use theframework_memory::{BlockRecycler, BufferRecycler, ChunkRecycler, Key, RECYCLES, Slab};
 
 use crate::accept::Listeners;
 use crate::config::Config;
@@ -439,7 +439,7 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
 
     pub(crate) fn recycle_filling(&mut self, mut filling: Box<Filling<B>>) {
         self.released.extend(filling.take());
-        if self.fillings.len() < FILLINGS_MAX {
+        if RECYCLES && self.fillings.len() < FILLINGS_MAX {
             self.fillings.push(filling);
         }
     }

@@ -2,7 +2,7 @@
 
 use theframework_http::{ChunkedDecoder, Framing, Head};
 use theframework_io::{Filling, KeptBytes};
-use theframework_memory::{Arena, ArenaSlice, BlockRecycler, ChunkRecycler, Key, Span};
+use theframework_memory::{Arena, ArenaSlice, BlockRecycler, ChunkRecycler, Key, RECYCLES, Span};
 
 use crate::fields::Fields;
 use crate::router::{Found, Router};
@@ -298,7 +298,7 @@ impl<B> ExchangePool<B> {
             "the body was let go"
         );
         exchange.arena.reset();
-        if self.idle.len() < IDLE_MAX {
+        if RECYCLES && self.idle.len() < IDLE_MAX {
             self.idle.push(exchange);
         }
     }

@@ -12,7 +12,9 @@
 //! ```
 
 use theframework_io::{Filling, KeptBytes, Lease};
-use theframework_memory::{Block, BlockRecycler, BufferRecycler, InputBuffer, OutOfMemory};
+use theframework_memory::{
+    Block, BlockRecycler, BufferRecycler, InputBuffer, OutOfMemory, RECYCLES,
+};
 
 /// Boxed input buffers that are not in use; boxes, because a pending receive owns one by value.
 #[derive(Debug)]
@@ -43,7 +45,7 @@ impl InputPool {
 
     pub(crate) fn release(&mut self, mut input: Box<InputBuffer>) {
         input.reset_for_new_connection();
-        if self.idle.len() < IDLE_MAX {
+        if RECYCLES && self.idle.len() < IDLE_MAX {
             self.idle.push(input);
         }
     }

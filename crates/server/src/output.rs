@@ -5,7 +5,7 @@
 //! from where it is), the connection is *blocked*: its next request waits in the input.
 
 use theframework_io::{KeptBytes, OpId, Write};
-use theframework_memory::{BufferRecycler, OutOfMemory, WriteArena};
+use theframework_memory::{BufferRecycler, OutOfMemory, RECYCLES, WriteArena};
 
 /// Joined responses are submitted at this size at the latest.
 pub(crate) const JOIN_MAX: usize = 64 * 1024;
@@ -47,7 +47,8 @@ impl<B: KeptBytes> WritePool<B> {
     /// Takes an ended write back; returns the body that it kept alive.
     pub(crate) fn release(&mut self, mut write: Box<Write<B>>) -> Option<B> {
         let body = write.recycle();
-        if write.arena_mut().capacity() <= ARENA_KEPT_MAX && self.idle.len() < IDLE_MAX {
+        let is_small = write.arena_mut().capacity() <= ARENA_KEPT_MAX;
+        if RECYCLES && is_small && self.idle.len() < IDLE_MAX {
             self.idle.push(write);
         }
         body

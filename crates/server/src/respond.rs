@@ -284,6 +284,7 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
                 let deadline = after(self.now_ms, self.config.write_timeout_ms);
                 if let Some(connection) = self.connections.get_mut(key) {
                     connection.write_deadline_ms = deadline;
+                    connection.untaken = self.driver.untaken(connection.raw_fd()) as u32;
                     if connection.is_idle() {
                         connection.read_deadline_ms = u64::MAX;
                     }

@@ -81,7 +81,15 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
         };
         connection.timer = None;
         if connection.write_deadline_ms <= self.now_ms {
-            return self.begin_close(key);
+            // The socket asks for more only when a good part of its buffer is empty again; a slow
+            // peer takes bytes all the while.
+            let untaken = self.driver.untaken(connection.raw_fd()) as u32;
+            if untaken >= connection.untaken {
+                return self.begin_close(key);
+            }
+            connection.untaken = untaken;
+            connection.write_deadline_ms = after(self.now_ms, self.config.write_timeout_ms);
+            return self.arm_timer(key);
         }
         if connection.read_deadline_ms > self.now_ms {
             return self.arm_timer(key);

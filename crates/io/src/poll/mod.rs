@@ -505,6 +505,10 @@ impl<B: KeptBytes> Driver<B> for PollDriver<B> {
         socket::shutdown_write(fd);
     }
 
+    fn untaken(&self, fd: RawFd) -> usize {
+        socket::untaken(fd)
+    }
+
     fn close(&mut self, socket: OwnedFd) {
         self.core.sources.forget(socket.as_raw_fd());
         self.core.closing.push(socket);

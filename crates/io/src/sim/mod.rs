@@ -655,6 +655,11 @@ impl<B: KeptBytes> Driver<B> for SimDriver<B> {
         self.net.borrow_mut().server_finishes(fd);
     }
 
+    fn untaken(&self, _: RawFd) -> usize {
+        // What the simulated socket takes is with its client.
+        0
+    }
+
     fn peer_address(&self, _: RawFd) -> Option<SocketAddr> {
         None
     }

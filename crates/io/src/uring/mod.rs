@@ -354,6 +354,9 @@ impl<B: KeptBytes> UringDriver<B> {
         outcome: impl FnOnce(Payload<B>) -> Outcome<OwnedFd, B>,
     ) -> Option<Event<OwnedFd, B>> {
         let op = self.ops.remove(key)?;
+        if let Payload::Write(write) = &op.payload {
+            write.check_alive();
+        }
         Some(Event {
             token: op.token,
             op: OpId(key),
@@ -714,6 +717,10 @@ impl<B: KeptBytes> Driver<B> for UringDriver<B> {
         // Not through the ring: the kernel hands a shutdown to a thread of its own, which looks the
         // number up only then, when it may name another connection.
         socket::shutdown_write(fd);
+    }
+
+    fn untaken(&self, fd: RawFd) -> usize {
+        socket::untaken(fd)
     }
 
     fn peer_address(&self, fd: RawFd) -> Option<SocketAddr> {
