@@ -213,7 +213,7 @@ def _expect(connection: socket.socket, *statuses: int) -> None:
 def slow(connection: socket.socket, rng: random.Random) -> None:
     """A head in single bytes; some never finish it."""
     head = request("GET", "/", headers=("X-Slow: " + "x" * 20,))
-    stops = rng.randrange(len(head)) if rng.random() < 0.3 else len(head)
+    stops = rng.randrange(1, len(head)) if rng.random() < 0.3 else len(head)
     try:
         for at in range(stops):
             connection.sendall(head[at : at + 1])
@@ -327,7 +327,8 @@ class Soak:
     @property
     def settled(self) -> list[Sample]:
         """The samples after the warm-up."""
-        return [sample for sample in self.samples if sample.seconds >= self.seconds / 5]
+        last = self.samples[-1].seconds
+        return [sample for sample in self.samples if sample.seconds >= last / 5]
 
     @property
     def growth(self) -> float:
