@@ -30,6 +30,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from tests.client import request
@@ -332,11 +333,11 @@ class Soak:
 
     @property
     def growth(self) -> float:
-        """By how much the lasting worker's memory differs after the warm-up."""
+        """By how much the lasting worker's memory has grown after the warm-up: the median of the
+        last third against that of the first, since it goes up and down with what is on its way."""
         settled = [sample.lasting_kib for sample in self.settled]
         third = max(1, len(settled) // 3)
-        first, last = max(settled[:third]), max(settled[-third:])
-        return last / first - 1
+        return median(settled[-third:]) / median(settled[:third]) - 1
 
     def run(self) -> None:
         lasting = self.server.workers()[0]
@@ -456,9 +457,8 @@ Written by `python -m tests.soak --driver {driver}`: {last.seconds:.0f} s,
 {soak.counters.wrong.value}.
 
 Private memory of the worker that lived throughout, after the first fifth of the time:
-{settled[0]:,} KiB at first, {min(settled):,} to {max(settled):,} KiB,
-{settled[-1]:,} KiB at the end; the
-maximum of the last third against that of the first third: {soak.growth:+.1%}.
+{min(settled):,} to {max(settled):,} KiB, median {median(settled):,.0f} KiB; the
+median of the last third against that of the first: {soak.growth:+.1%}.
 
 | clients | answered or ended as they must |
 | --- | ---: |

@@ -26,6 +26,7 @@ use std::collections::VecDeque;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
 use pyo3::ffi;
@@ -53,6 +54,8 @@ const BATCH_US: u64 = 1000;
 const IDLE_WORKERS_MAX: usize = 4096;
 /// How often the idle ones that nobody has needed are halved.
 const TRIM_US: u64 = 10_000_000;
+/// A worker under load gives the heap's free memory back if that takes no longer.
+const TRIM_TIME_MAX: Duration = Duration::from_millis(1);
 /// How often a greenlet that waits again is told that the hub ends.
 const END_ROUNDS: usize = 8;
 /// How long a handler may go on after its timeout was raised in it.
@@ -99,6 +102,8 @@ pub(crate) struct Hub {
     /// Requests so far, as of the last trim, and whether there were none before it.
     requests_trimmed: Cell<u64>,
     was_idle: Cell<bool>,
+    /// Giving the heap's free memory back took no longer than may be noticed.
+    trims_quickly: Cell<bool>,
     waits: RefCell<Slab<Wait>>,
     woken: RefCell<VecDeque<Key>>,
     jobs: RefCell<VecDeque<Job>>,
@@ -362,15 +367,23 @@ impl Hub {
         }
     }
 
-    /// Lets go of half of the workers that nobody has needed since the last trim; when there were no
-    /// requests since, also of the heap's free memory, once.
+    /// Lets go of half of the workers that nobody has needed since the last trim, and of the heap's
+    /// free memory: under load only while that is a matter of a moment, else once when there were no
+    /// requests since the last trim.
     fn trim(&self) {
         let requests = self.with(|engine| engine.stats().requests).unwrap_or(0);
         let is_idle = self.requests_trimmed.replace(requests) == requests;
-        if is_idle && !self.was_idle.replace(is_idle) {
+        let was_idle = self.was_idle.replace(is_idle);
+        let is_time = if is_idle {
+            !was_idle
+        } else {
+            self.trims_quickly.get()
+        };
+        if is_time {
+            let started = Instant::now();
             heap::give_back();
+            self.trims_quickly.set(started.elapsed() < TRIM_TIME_MAX);
         }
-        self.was_idle.set(is_idle);
         let let_go = {
             let mut idle = self.idle.borrow_mut();
             let kept = idle.len() - self.idle_min.get().div_ceil(2);
@@ -679,6 +692,7 @@ pub(crate) fn serve(
         trims: Cell::new(false),
         requests_trimmed: Cell::new(0),
         was_idle: Cell::new(false),
+        trims_quickly: Cell::new(true),
         waits: RefCell::new(Slab::new()),
         woken: RefCell::default(),
         jobs: RefCell::default(),
