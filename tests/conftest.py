@@ -39,7 +39,21 @@ def time_limit(request: pytest.FixtureRequest) -> Iterator[None]:
     signal.signal(signal.SIGALRM, before)
 
 
-@pytest.fixture(scope="module", params=DRIVERS)
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--drivers",
+        default=",".join(DRIVERS),
+        help="run the tests of servers on these drivers only (default: %(default)s)",
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "driver" in metafunc.fixturenames:
+        names = metafunc.config.getoption("--drivers").split(",")
+        metafunc.parametrize("driver", names, indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
 def driver(request: pytest.FixtureRequest) -> Iterator[str]:
     """Every server of the test has this driver; the test runs once for each."""
     name: str = request.param

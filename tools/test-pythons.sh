@@ -1,6 +1,6 @@
 #!/bin/sh
 # Run the Python tests on every CPython from 3.11 on that is installed: .venv's own first, then
-# each other version in a .venv-3.X with a build of its own.
+# each other version in a .venv-3.X with a build of its own, on one of the drivers.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -8,19 +8,22 @@ own=$(.venv/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 installed=$(tools/pythons.sh all)
 failed=""
 
-run_tests() { # version, virtual environment
-    echo "== Python tests on CPython $1"
-    "$2/bin/pytest" ${PYTEST_ARGS:-} || failed="$failed $1"
+run_tests() { # version, virtual environment, drivers
+    echo "== Python tests on CPython $1 ($3)"
+    "$2/bin/pytest" --drivers "$3" ${PYTEST_ARGS:-} || failed="$failed $1"
 }
 
-run_tests "$own" .venv
+run_tests "$own" .venv io_uring,poll
+# The other versions take turns, for the sake of time; TEST_DRIVERS=io_uring,poll has them do both.
+turn=io_uring
 echo "$installed" | awk '{print $1}' | grep -vx "$own" >target/.pythons || true
 while read -r version; do
     python=$(echo "$installed" | awk -v version="$version" '$1 == version {print $2}')
     echo "== build for CPython $version ($python)"
     if "${MAKE:-make}" --no-print-directory build VENV=".venv-$version" PYTHON="$python" \
         TARGET_DIR="target/python-$version"; then
-        run_tests "$version" ".venv-$version"
+        run_tests "$version" ".venv-$version" "${TEST_DRIVERS:-$turn}"
+        [ $turn = poll ] && turn=io_uring || turn=poll
     else
         failed="$failed $version"
     fi

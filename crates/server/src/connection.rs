@@ -102,3 +102,14 @@ impl<S: AsRawFd, B> Connection<S, B> {
         self.receive.is_some() || self.output.in_flight.is_some()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_takes_144_bytes() {
+        let size = size_of::<Connection<std::os::fd::OwnedFd, &'static [u8]>>();
+        assert_eq!(size, 144, "docs/architecture.md says so");
+    }
+}
