@@ -3,7 +3,7 @@
 //! glibc gives memory back to the kernel as soon as it is free: a megabyte of request body would be
 //! mapped, faulted in page by page, and unmapped, for each request (measured: 300 µs of CPU for a 1 MiB
 //! upload, against 138 with the limits below). So it keeps more, and gives it back every
-//! ten seconds, a heap of some size only when the worker is idle: what a burst took does not stay.
+//! ten seconds, more seldom where that takes longer: what a burst took does not stay.
 
 /// Objects below this size come from the heap, not from mappings of their own.
 #[cfg(target_env = "gnu")]

@@ -26,7 +26,7 @@ use std::collections::VecDeque;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
 use pyo3::ffi;
@@ -54,8 +54,9 @@ const BATCH_US: u64 = 1000;
 const IDLE_WORKERS_MAX: usize = 4096;
 /// How often the idle ones that nobody has needed are halved.
 const TRIM_US: u64 = 10_000_000;
-/// A worker under load gives the heap's free memory back if that takes no longer.
-const TRIM_TIME_MAX: Duration = Duration::from_millis(1);
+/// A worker under load leaves so many trims out for each millisecond that giving the heap's free
+/// memory back has taken.
+const HEAP_PAUSE_PER_MS: u32 = 6;
 /// How often a greenlet that waits again is told that the hub ends.
 const END_ROUNDS: usize = 8;
 /// How long a handler may go on after its timeout was raised in it.
@@ -102,8 +103,8 @@ pub(crate) struct Hub {
     /// Requests so far, as of the last trim, and whether there were none before it.
     requests_trimmed: Cell<u64>,
     was_idle: Cell<bool>,
-    /// Giving the heap's free memory back took no longer than may be noticed.
-    trims_quickly: Cell<bool>,
+    /// Trims until the heap's free memory is given back again.
+    heap_pause: Cell<u32>,
     waits: RefCell<Slab<Wait>>,
     woken: RefCell<VecDeque<Key>>,
     jobs: RefCell<VecDeque<Job>>,
@@ -368,7 +369,7 @@ impl Hub {
     }
 
     /// Lets go of half of the workers that nobody has needed since the last trim, and of the heap's
-    /// free memory: under load only while that is a matter of a moment, else once when there were no
+    /// free memory: under load the more seldom the longer that takes, else once when there were no
     /// requests since the last trim.
     fn trim(&self) {
         let requests = self.with(|engine| engine.stats().requests).unwrap_or(0);
@@ -377,12 +378,15 @@ impl Hub {
         let is_time = if is_idle {
             !was_idle
         } else {
-            self.trims_quickly.get()
+            self.heap_pause.get() == 0
         };
         if is_time {
             let started = Instant::now();
             heap::give_back();
-            self.trims_quickly.set(started.elapsed() < TRIM_TIME_MAX);
+            let took_ms = started.elapsed().as_millis() as u32;
+            self.heap_pause.set(took_ms * HEAP_PAUSE_PER_MS);
+        } else {
+            self.heap_pause.set(self.heap_pause.get().saturating_sub(1));
         }
         let let_go = {
             let mut idle = self.idle.borrow_mut();
@@ -692,7 +696,7 @@ pub(crate) fn serve(
         trims: Cell::new(false),
         requests_trimmed: Cell::new(0),
         was_idle: Cell::new(false),
-        trims_quickly: Cell::new(true),
+        heap_pause: Cell::new(0),
         waits: RefCell::new(Slab::new()),
         woken: RefCell::default(),
         jobs: RefCell::default(),
