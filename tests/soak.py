@@ -42,6 +42,7 @@ GROWTH_MAX = 0.02
 EXCHANGE_SECONDS = 20.0
 SAMPLE_SECONDS = 2.0
 PIPELINE = 24
+RECONNECTING = 0.01
 CONNECTIONS = 24
 BAD_CONNECTIONS = 16
 _DATE = re.compile(rb"Date: [^\r]{29}\r\n")
@@ -119,7 +120,8 @@ def good(address: Address, counters: Counters, seed: int) -> None:
         for index, batch in enumerate(batches):
             answered = _read_answers(connections[index], batch, exchanges, heads)
             counters.add("good", answered)
-            if answered < len(batch) or (batch == [] and rng.random() < 0.01):
+            # Now and then by itself, so that a new worker gets its share of connections again.
+            if answered < len(batch) or rng.random() < RECONNECTING:
                 connections[index].close()
                 connections[index] = _connect(address)
 
