@@ -47,6 +47,12 @@ impl Errno {
     /// The operation was cancelled before it did anything.
     pub const CANCELLED: Errno = Errno(libc::ECANCELED);
 
+    /// Whether an accept that failed with this may be tried again at once: it was cancelled, or who
+    /// waited has gone.
+    pub fn is_passing(self) -> bool {
+        matches!(self.0, libc::ECANCELED | libc::ECONNABORTED | libc::EINTR)
+    }
+
     /// Whether accepting failed for want of descriptors or memory: it may succeed later.
     pub fn is_exhaustion(self) -> bool {
         matches!(

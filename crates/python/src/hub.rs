@@ -156,6 +156,10 @@ impl Hub {
     }
 
     fn next_job(&self) -> Option<Job> {
+        if self.is_forked() {
+            // They are the parent's.
+            return None;
+        }
         self.jobs.borrow_mut().pop_front()
     }
 
@@ -294,14 +298,10 @@ impl Hub {
         if has_work || engine.has_events() {
             engine.wait_for_events(false)?;
         } else {
-            // SAFETY: the GIL is held, and taken again before anything of Python is touched. The
-            // engine belongs to this thread; no other can come to it meanwhile.
-            let result = unsafe {
-                let state = ffi::PyEval_SaveThread();
-                let result = engine.wait_for_events(true);
-                ffi::PyEval_RestoreThread(state);
-                result
-            };
+            // The engine belongs to this thread; no other can come to it meanwhile.
+            let without_gil = WithoutGil::new(py);
+            let result = engine.wait_for_events(true);
+            drop(without_gil);
             result?;
         }
         engine.after_turn();
@@ -451,6 +451,23 @@ impl Hub {
             self.run(py, idle, Some(exit))?;
         }
         Ok(())
+    }
+}
+
+/// The GIL is released until this is dropped, also by a panic.
+struct WithoutGil(*mut ffi::PyThreadState);
+
+impl WithoutGil {
+    fn new(_: Python<'_>) -> Self {
+        // SAFETY: the GIL is held; nothing of Python is touched before it is taken again.
+        WithoutGil(unsafe { ffi::PyEval_SaveThread() })
+    }
+}
+
+impl Drop for WithoutGil {
+    fn drop(&mut self) {
+        // SAFETY: the state that `new` was given, on the same thread.
+        unsafe { ffi::PyEval_RestoreThread(self.0) };
     }
 }
 

@@ -227,13 +227,13 @@ impl Running {
         }
     }
 
-    /// Somebody has resumed it already.
+    /// Somebody has resumed it already. If it was to be told that its time is over, it still is.
     fn is_not_displaced(&self, own: &Bound<'_, PyAny>) {
         if !self.displaced.borrow().is_empty() {
             // The greenlet runs now, so that these are not the last references.
             self.displaced
                 .borrow_mut()
-                .retain(|known| !known.greenlet.is(own));
+                .retain(|known| known.times_out || !known.greenlet.is(own));
         }
     }
 }

@@ -102,6 +102,10 @@ impl<S> Listeners<S> {
         }
     }
 
+    pub(crate) fn take_peers(&mut self) -> Option<Box<dyn Peers>> {
+        self.peers.take()
+    }
+
     pub(crate) fn postponement_over(&mut self) {
         self.is_postponed = false;
         self.may_take = true;
@@ -157,10 +161,9 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
         match outcome {
             Outcome::Accepted(socket) => self.admit(socket),
             Outcome::Ready => listener.is_ready = true,
-            Outcome::Failed(errno) if errno.is_exhaustion() => {
-                self.rest();
-            }
-            Outcome::Failed(_) => {}
+            Outcome::Failed(errno) if errno.is_passing() => {}
+            // Out of descriptors, or a listener that somebody else has shut: not again at once.
+            Outcome::Failed(_) => self.rest(),
             _ => debug_assert!(false, "not an event of a listener"),
         }
         if self.listeners.is_closed {
@@ -274,7 +277,7 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
         match self.driver.accept_now(listener.socket.as_raw_fd()) {
             Ok(fd) => fd,
             Err(errno) => {
-                if errno.is_exhaustion() {
+                if !errno.is_passing() {
                     self.rest();
                 }
                 None

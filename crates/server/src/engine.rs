@@ -401,6 +401,8 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
 
     /// In the child of a fork: everything here is the parent's. Drop the engine then.
     pub fn abandon_after_fork(&mut self) {
+        // Dropped, they would say to the others that the parent has ended.
+        std::mem::forget(self.listeners.take_peers());
         self.driver.abandon_after_fork();
     }
 

@@ -58,6 +58,8 @@ pub use setup::{SetupError, UringConfig};
 const IGNORED: u64 = 0;
 /// The completion of the timeout that ends a wait.
 const TIMEOUT: u64 = 1;
+/// How often a full submission queue is submitted before the kernel is given up.
+const PUSH_ATTEMPTS_MAX: u32 = 1000;
 /// How long dropping the driver waits for the kernel to let go of its buffers.
 const DROP_WAIT: Duration = Duration::from_secs(1);
 
@@ -115,6 +117,8 @@ pub struct UringDriver<B: KeptBytes> {
     /// Inline sends by their position in the submission queue, when they post no completion; else
     /// those whose success was heard of.
     inline: VecDeque<(u32, Key)>,
+    /// Descriptors whose close waits in the submission queue, by their position there.
+    closing: VecDeque<(u32, RawFd)>,
     /// Entries pushed so far, wrapping.
     pushed: u32,
     /// Completions that were taken early, because the submission queue was full.
@@ -171,6 +175,7 @@ impl<B: KeptBytes> UringDriver<B> {
             starved: Vec::new(),
             ended: VecDeque::new(),
             inline: VecDeque::new(),
+            closing: VecDeque::new(),
             pushed: 0,
             reaped: VecDeque::new(),
             timeout: Box::new(types::Timespec::new()),
@@ -255,13 +260,35 @@ impl<B: KeptBytes> UringDriver<B> {
         OpId(key)
     }
 
+    fn submit(&mut self) -> std::io::Result<usize> {
+        let result = self.ring.submit();
+        self.forget_closed();
+        result
+    }
+
+    /// What the kernel has taken is closed, or will be.
+    fn forget_closed(&mut self) {
+        if self.closing.is_empty() {
+            return;
+        }
+        let consumed = self.consumed();
+        while let Some(&(position, _)) = self.closing.front()
+            && (consumed.wrapping_sub(position) as i32) >= 0
+        {
+            self.closing.pop_front();
+        }
+    }
+
     /// Queues one entry; goes to the kernel early when the queue is full.
     fn push(&mut self, entry: &squeue::Entry) {
         // SAFETY: everything that an entry points at is owned by its operation's slot (a boxed
         // write, a boxed input buffer, the receive pool) until the final completion.
+        let mut attempts = 0;
         while unsafe { self.ring.submission().push(entry) }.is_err() {
-            if let Err(errno) = result_of(self.ring.submit()) {
-                self.failed = Some(errno);
+            attempts += 1;
+            let submitted = result_of(self.submit());
+            if submitted.is_err() || attempts > PUSH_ATTEMPTS_MAX {
+                self.failed = Some(submitted.err().unwrap_or(Errno(libc::EBUSY)));
                 return;
             }
             // The kernel may want its completions to be taken before it goes on.
@@ -343,7 +370,7 @@ impl<B: KeptBytes> UringDriver<B> {
             Kind::Poll => unreachable!("a poll is armed once, where it is made"),
         };
         self.push(&entry.user_data(key.to_u64()));
-        if inline {
+        if inline && self.failed.is_none() {
             self.inline.push_back((self.pushed, key));
         }
     }
@@ -728,15 +755,17 @@ impl<B: KeptBytes> Driver<B> for UringDriver<B> {
     }
 
     fn close(&mut self, socket: OwnedFd) {
-        let entry = opcode::Close::new(types::Fd(socket.into_raw_fd())).build();
+        let fd = socket.into_raw_fd();
+        let entry = opcode::Close::new(types::Fd(fd)).build();
         self.push(&self.silent(entry).user_data(IGNORED));
+        self.closing.push_back((self.pushed, fd));
     }
 
     fn has_events(&mut self) -> bool {
         if self.arms_again && !self.knows_of_events() && !self.ring.submission().is_empty() {
             // What is armed again there finds only now what has come meanwhile. If this fails, so
             // does the turn.
-            let _ = self.ring.submit();
+            let _ = self.submit();
         }
         self.knows_of_events()
     }
@@ -762,17 +791,25 @@ impl<B: KeptBytes> Driver<B> for UringDriver<B> {
             self.starved.drain(..fed);
         }
         let must_not_wait = wait == Wait::Poll || self.knows_of_events();
+        // The flag may say more than there is, never less: to look costs a call, not to look an
+        // event.
+        let is_idle = self.ring.submission().is_empty()
+            && !self.knows_of_events()
+            && !self.ring.submission().taskrun();
+        if must_not_wait && is_idle {
+            return Ok(());
+        }
         let result = match wait {
             Wait::For(timeout) if !must_not_wait && self.tells_too_much => {
                 self.enter_until_event(timeout)
             }
             Wait::For(timeout) if !must_not_wait => self.enter(timeout),
-            _ if self.ring.submission().is_empty() && !self.knows_of_events() => Ok(0),
-            _ => self.ring.submit(),
+            _ => self.submit(),
         };
         if !self.features.has(Feature::SubmitAll) {
             self.submit_rest();
         }
+        self.forget_closed();
         self.is_flag_empty = self.ring.completion().is_empty() && self.ring.submission().taskrun();
         result_of(result)
     }
@@ -802,6 +839,11 @@ impl<B: KeptBytes> Driver<B> for UringDriver<B> {
 
     fn abandon_after_fork(&mut self) {
         self.is_forked = true;
+        // The parent's queue closes the parent's copies only.
+        for (_, fd) in self.closing.drain(..) {
+            // SAFETY: it was given to `close`, and nobody else has its number.
+            drop(unsafe { OwnedFd::from_raw_fd(fd) });
+        }
     }
 
     fn operations(&self) -> usize {

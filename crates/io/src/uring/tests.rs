@@ -70,3 +70,26 @@ fn a_flag_without_work_behind_it_does_not_keep_the_driver_from_waiting() {
     raise_taskrun(&driver);
     assert!(driver.has_events());
 }
+
+#[test]
+fn turns_that_only_poll_find_what_comes_behind_a_stale_flag() {
+    let config = UringConfig {
+        entries: 64,
+        receive_buffers: 4,
+        ..UringConfig::default()
+    };
+    let mut driver: UringDriver<NoBody> = UringDriver::new(&config).unwrap();
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    driver.receive(ours.as_raw_fd(), 1).unwrap();
+    driver
+        .turn(Wait::For(Some(Duration::from_millis(20))))
+        .unwrap();
+    raise_taskrun(&driver);
+    driver.turn(Wait::Poll).unwrap();
+    theirs.write_all(b"one").unwrap();
+    let found = (0..10_000).any(|_| {
+        driver.turn(Wait::Poll).unwrap();
+        driver.next_event().is_some()
+    });
+    assert!(found, "a driver that polls does not look any more");
+}

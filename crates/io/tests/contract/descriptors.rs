@@ -238,6 +238,17 @@ pub fn a_forked_child_takes_nothing_and_brings_nothing<D: OnSystem>() {
     }
 }
 
+/// What was given to `close` and has not been in a turn ends with the child, too.
+pub fn a_forked_child_closes_what_was_to_be_closed<D: OnSystem>() {
+    let mut bench = bench::<D>(4);
+    let (ours, mut theirs) = bench.world.pair();
+    bench.driver.close(ours);
+    bench.driver.abandon_after_fork();
+    drop(bench.driver);
+    bench.world.settle();
+    assert!(theirs.read_available().is_end, "it is still open");
+}
+
 /// Also when nothing was pending: what is registered with the kernel stays registered.
 pub fn a_forked_child_of_an_idle_driver_takes_nothing<D: OnSystem>() {
     let mut bench = bench::<D>(4);

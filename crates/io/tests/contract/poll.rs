@@ -346,6 +346,11 @@ fn a_number_that_was_closed_elsewhere_means_the_new_connection() {
 }
 
 #[test]
+fn a_forked_child_closes_what_was_to_be_closed() {
+    descriptors::a_forked_child_closes_what_was_to_be_closed::<Driver>();
+}
+
+#[test]
 fn a_forked_child_of_an_idle_driver_takes_nothing() {
     descriptors::a_forked_child_of_an_idle_driver_takes_nothing::<Driver>();
 }
