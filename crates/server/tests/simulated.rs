@@ -2,14 +2,33 @@
 
 #![allow(clippy::unwrap_used)] // A test that cannot go on fails.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::os::fd::RawFd;
 use std::rc::Rc;
 
-use theframework::{AcceptMode, Body, Config, Engine, ExchangeId, Router};
+use theframework::{AcceptMode, Body, Config, Engine, ExchangeId, Peers, Router};
 use theframework_io::sim::{ClientId, Faults, Net, NoAgenda, SimDriver, SimSocket};
 
 type Kept = Box<[u8]>;
+
+const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+
+/// Another worker, with as many connections; and what it was told.
+#[derive(Clone, Debug, Default)]
+struct Other {
+    has: Rc<Cell<usize>>,
+    told: Rc<Cell<usize>>,
+}
+
+impl Peers for Other {
+    fn publish(&self, connections: usize) {
+        self.told.set(connections);
+    }
+
+    fn lowest(&self) -> Option<usize> {
+        Some(self.has.get())
+    }
+}
 
 struct World {
     net: Rc<RefCell<Net>>,
@@ -19,13 +38,17 @@ struct World {
 
 impl World {
     fn new(config: Config) -> Self {
+        World::listening(config, AcceptMode::Own)
+    }
+
+    fn listening(config: Config, mode: AcceptMode) -> Self {
         let net = Rc::new(RefCell::new(Net::new(1, Faults::default())));
         let driver = SimDriver::new(&net, Rc::new(RefCell::new(NoAgenda)), 8).unwrap();
         let mut router = Router::new();
         router.add("/", "GET", 0).unwrap();
         let mut engine = Engine::new(driver, config, Rc::new(router));
         let listener = net.borrow_mut().listen();
-        engine.listen(SimSocket::new(&net, listener), AcceptMode::Own);
+        engine.listen(SimSocket::new(&net, listener), mode);
         World {
             net,
             listener,
@@ -42,10 +65,19 @@ impl World {
         self.net.borrow().now_us() / 1000
     }
 
+    fn send(&self, client: ClientId, bytes: impl AsRef<[u8]>) {
+        let sent = self.net.borrow_mut().client_send(client, bytes.as_ref());
+        assert_eq!(sent, bytes.as_ref().len());
+    }
+
     /// Sends a request and turns until it is with its handler.
     fn ask(&mut self, client: ClientId) -> ExchangeId {
-        let request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
-        self.net.borrow_mut().client_send(client, request);
+        self.send(client, GET);
+        self.next()
+    }
+
+    /// Turns until a request is with its handler.
+    fn next(&mut self) -> ExchangeId {
         loop {
             self.turn();
             if let Some(id) = self.engine.next_ready() {
@@ -123,4 +155,26 @@ fn a_handler_that_parks_again_after_its_timeout_leaves_no_second_timer() {
         world.turn();
     }
     assert_eq!(world.engine.held().timers, 0);
+}
+
+#[test]
+fn other_workers_are_told_of_those_who_are_refused_for_want_of_a_slot() {
+    let mut world = World::new(Config {
+        max_connections: 1,
+        accept_pause_ms: 0,
+        ..Config::default()
+    });
+    let other = Other::default();
+    world.engine.set_peers(Box::new(other.clone()));
+    let clients = [world.client(), world.client()];
+    while world.engine.stats().overload == 0 {
+        world.turn();
+    }
+    assert_eq!(world.engine.connection_count(), 2);
+    assert_eq!(other.told.get(), 2);
+    world.net.borrow_mut().client_close(clients[1]);
+    while world.engine.connection_count() > 1 {
+        world.turn();
+    }
+    assert_eq!(other.told.get(), 1);
 }
