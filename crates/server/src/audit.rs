@@ -10,7 +10,7 @@ use crate::accept::RESERVE;
 use crate::close::{DRAIN_IDLE_MS, LINGER_MS};
 use crate::connection::{Connection, Ending};
 use crate::engine::Engine;
-use crate::exchange::{Exchange, NOBODY, Progress};
+use crate::exchange::{BodyPlace, Exchange, NOBODY, Progress};
 use crate::input::Input;
 use crate::receive::after;
 use crate::token::{self, Kind};
@@ -104,6 +104,15 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
                     || self.config.handler_timeout_ms == 0
                     || self.overdue.contains(&crate::exchange::ExchangeId(key)),
                 "exchange {}: parked, and no time limit runs",
+                key.index
+            );
+            must!(
+                exchange.progress != Progress::Receiving
+                    || !matches!(exchange.body, BodyPlace::Own(_))
+                    || owner.is_none_or(|connection| {
+                        connection.receive.is_none() || connection.receive_cancelled
+                    }),
+                "exchange {}: its body has its place, and is received elsewhere",
                 key.index
             );
             must!(
