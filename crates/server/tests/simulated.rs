@@ -387,3 +387,195 @@ fn a_small_body_is_copied_and_a_larger_one_is_kept_until_it_is_sent() {
         assert!(world.received(client).ends_with("xx"));
     }
 }
+
+#[test]
+fn accepting_rests_for_a_second_when_descriptors_have_run_out() {
+    for mode in [AcceptMode::Own, AcceptMode::Shared] {
+        let mut world = World::listening(Config::default(), mode);
+        let first = world.client();
+        let id = world.ask(first);
+        world.engine.respond(id, 200, Body::Copied(b"x"));
+        world.wait(10);
+        world.net.borrow_mut().faults.exhaustion = 1000;
+        let second = world.client();
+        world.send(second, GET);
+        let (began_ms, turns) = (world.now_ms(), world.engine.stats().turns);
+        world.wait(500);
+        assert!(world.engine.stats().turns < turns + 20, "a busy loop");
+        world.net.borrow_mut().faults.exhaustion = 0;
+        let id = world.next();
+        let lasted_ms = world.now_ms() - began_ms;
+        assert!((1000..1010).contains(&lasted_ms), "{lasted_ms} ms");
+        world.engine.respond(id, 200, Body::Copied(b"x"));
+        world.wait(10);
+
+        // A descriptor that is closed can be used at once.
+        world.net.borrow_mut().faults.exhaustion = 1000;
+        let third = world.client();
+        world.send(third, GET);
+        world.wait(100);
+        world.net.borrow_mut().faults.exhaustion = 0;
+        world.net.borrow_mut().client_reset(first);
+        let began_ms = world.now_ms();
+        world.next();
+        let lasted_ms = world.now_ms() - began_ms;
+        assert!(lasted_ms < 10, "{lasted_ms} ms");
+    }
+}
+
+#[test]
+fn accepting_that_was_stopped_goes_on_with_the_next_free_slot() {
+    let mut world = World::new(Config {
+        max_connections: 1,
+        ..Config::default()
+    });
+    world.net.borrow_mut().faults.late_cancels = 1000;
+    for _ in 0..20 {
+        let client = world.client();
+        let began_ms = world.now_ms();
+        let id = world.ask(client);
+        let lasted_ms = world.now_ms() - began_ms;
+        assert!(lasted_ms < 10, "{lasted_ms} ms");
+        world.engine.respond(id, 200, Body::Copied(b"x"));
+        world.net.borrow_mut().client_reset(client);
+        while world.engine.connection_count() > 0 {
+            world.turn();
+        }
+        world.wait(20);
+    }
+}
+
+#[test]
+fn those_who_are_told_503_take_no_place() {
+    let mut world = World::new(Config {
+        max_connections: 2,
+        accept_pause_ms: 0,
+        ..Config::default()
+    });
+    let clients = [world.client(), world.client(), world.client()];
+    world.wait(10);
+    let answer = world.received(clients[2]);
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    assert!(answer.contains("\r\nRetry-After: 1\r\n"), "{answer}");
+    world.net.borrow_mut().client_reset(clients[0]);
+    world.wait(10);
+    let next = world.client();
+    let id = world.ask(next);
+    world.engine.respond(id, 200, Body::Copied(b"x"));
+    world.wait(10);
+    let answer = world.received(next);
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    // The third one has not closed its side yet.
+    assert_eq!(world.engine.connection_count(), 3);
+}
+
+#[test]
+fn only_a_full_worker_asks_its_client_to_come_again() {
+    let mut world = World::new(Config::default());
+    let client = world.client();
+    world.send(client, "nonsense\r\n\r\n");
+    world.wait(10);
+    let answer = world.received(client);
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    assert!(!answer.contains("Retry-After"), "{answer}");
+    assert_eq!(world.engine.stats().refused, 1);
+}
+
+#[test]
+fn only_what_is_missing_of_a_large_body_is_received_in_one_piece() {
+    for (missing, is_large) in [(16 * 1024, false), (16 * 1024 + 1, true)] {
+        let mut world = World::new(Config::default());
+        let client = world.client();
+        let length = missing + 1000;
+        let head = format!("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n");
+        world.send(client, head + &"b".repeat(1000));
+        world.wait(10);
+        world.net.borrow_mut().start_trace();
+        world.send(client, "b".repeat(missing));
+        let id = world.next();
+        assert_eq!(world.engine.request(id).unwrap().body().len(), length);
+        let trace = world.net.borrow_mut().take_trace().join("\n");
+        let in_one = format!("the server receives {missing} bytes");
+        assert_eq!(trace.contains(&in_one), is_large, "{trace}");
+    }
+}
+
+#[test]
+fn who_has_its_last_answer_is_read_from_for_two_seconds() {
+    let mut world = World::new(Config {
+        read_timeout_ms: 500,
+        ..Config::default()
+    });
+    let client = world.client();
+    world.send(
+        client,
+        "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 50000\r\n\r\n",
+    );
+    world.wait(600);
+    let answer = world.received(client);
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    let ended_ms = world.now_ms() - 100;
+    // Where the body was to go, a receive is still pending.
+    world.send(client, "b".repeat(1000));
+    world.wait(100);
+    assert_eq!(world.engine.held().buffers, 0, "{:?}", world.engine.held());
+    while world.engine.connection_count() > 0 {
+        world.turn();
+    }
+    let lasted_ms = world.now_ms() - ended_ms;
+    assert!((1980..2020).contains(&lasted_ms), "{lasted_ms} ms");
+}
+
+#[test]
+fn who_comes_to_a_full_worker_is_told_when_the_pause_is_over() {
+    for mode in [AcceptMode::Own, AcceptMode::Shared] {
+        let mut world = World::listening(
+            Config {
+                max_connections: 1,
+                accept_pause_ms: 300,
+                ..Config::default()
+            },
+            mode,
+        );
+        // The clock does not stand at zero when the worker becomes full.
+        world.wait(1000);
+        let first = world.client();
+        let id = world.ask(first);
+        let full_ms = world.now_ms();
+        world.engine.respond(id, 200, Body::Copied(b"x"));
+        world.wait(100);
+        let second = world.client();
+        while world.engine.stats().overload == 0 {
+            world.turn();
+        }
+        let lasted_ms = world.now_ms() - full_ms;
+        assert!((299..310).contains(&lasted_ms), "{lasted_ms} ms, {mode:?}");
+        world.wait(10);
+        let answer = world.received(second);
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    }
+}
+
+#[test]
+fn at_most_thirty_two_are_being_told_at_the_same_time() {
+    for mode in [AcceptMode::Own, AcceptMode::Shared] {
+        let mut world = World::listening(
+            Config {
+                max_connections: 1,
+                accept_pause_ms: 0,
+                ..Config::default()
+            },
+            mode,
+        );
+        let clients: Vec<_> = (0..50).map(|_| world.client()).collect();
+        world.wait(10);
+        assert_eq!(world.engine.stats().overload, 32);
+        // Nobody has closed; the rest is told when they may.
+        world.wait(2500);
+        assert_eq!(world.engine.stats().overload, 49);
+        for client in &clients[1..] {
+            let answer = world.received(*client);
+            assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+        }
+    }
+}
