@@ -233,6 +233,10 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
                 "reads no further request, and keeps bytes"
             );
         }
+        must!(
+            !connection.is_idle() || matches!(connection.input, Input::Empty),
+            "idle, and holds memory for bytes"
+        );
         self.audit_limits(connection, exchange.map(AsRef::as_ref))
     }
 

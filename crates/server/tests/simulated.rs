@@ -579,3 +579,52 @@ fn at_most_thirty_two_are_being_told_at_the_same_time() {
         }
     }
 }
+
+#[test]
+fn who_still_takes_its_answer_has_time_for_the_next_head() {
+    let mut world = World::new(Config {
+        read_timeout_ms: 500,
+        keepalive_timeout_ms: 500,
+        write_timeout_ms: 500,
+        ..Config::default()
+    });
+    let client = world.client();
+    let id = world.ask(client);
+    let body = vec![b'x'; 300_000].into_boxed_slice();
+    world.engine.respond(id, 200, Body::Kept(body));
+    let (start, end) = GET.split_at(10);
+    world.wait(100);
+    world.send(client, start);
+    let mut received = Vec::new();
+    // The last 100,000 bytes are in the socket before the client has read the others.
+    while received.len() < 180_000 {
+        let mut net = world.net.borrow_mut();
+        net.client_read(client, 20_000, &mut received);
+        drop(net);
+        world.wait(100);
+    }
+    assert!(world.now_ms() > 700);
+    world.send(client, end);
+    let id = world.next();
+    world.engine.respond(id, 200, Body::Copied(b"x"));
+}
+
+#[test]
+fn answers_that_nobody_takes_are_joined_and_do_not_pile_up() {
+    let mut world = World::new(Config::default());
+    let client = {
+        let mut net = world.net.borrow_mut();
+        net.connect(world.listener, 1000, 100_000).unwrap()
+    };
+    world.send(client, GET.repeat(500));
+    let mut answered = 0;
+    for _ in 0..100 {
+        world.wait(1);
+        while let Some(id) = world.engine.next_ready() {
+            world.engine.respond(id, 200, Body::Copied(&[b'x'; 1000]));
+            answered += 1;
+        }
+    }
+    // One write is being sent, another one of 64 KiB waits.
+    assert!((90..150).contains(&answered), "{answered}");
+}
