@@ -628,3 +628,27 @@ fn answers_that_nobody_takes_are_joined_and_do_not_pile_up() {
     // One write is being sent, another one of 64 KiB waits.
     assert!((90..150).contains(&answered), "{answered}");
 }
+
+#[test]
+fn what_comes_behind_the_last_answer_is_not_kept() {
+    let mut world = World::new(Config {
+        read_ahead: 1,
+        read_timeout_ms: 500,
+        ..Config::default()
+    });
+    let client = world.client();
+    let first = world.ask(client);
+    world.engine.park(first);
+    // So much is not read ahead: afterwards a single receive waits for the rest of the body.
+    let head = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\n";
+    world.send(client, head.to_owned() + "bb");
+    world.wait(10);
+    world.engine.respond(first, 200, Body::Copied(b"x"));
+    world.wait(600);
+    let answers = world.received(client);
+    assert!(answers.contains("HTTP/1.1 408 "), "{answers}");
+    world.send(client, "b".repeat(1000));
+    world.wait(10);
+    assert_eq!(world.engine.connection_count(), 1);
+    assert_eq!(world.engine.held().buffers, 0, "{:?}", world.engine.held());
+}
