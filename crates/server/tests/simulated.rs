@@ -652,3 +652,19 @@ fn what_comes_behind_the_last_answer_is_not_kept() {
     assert_eq!(world.engine.connection_count(), 1);
     assert_eq!(world.engine.held().buffers, 0, "{:?}", world.engine.held());
 }
+
+#[test]
+fn without_a_time_limit_a_handler_is_never_overdue() {
+    let mut world = World::new(Config {
+        handler_timeout_ms: 0,
+        ..Config::default()
+    });
+    let client = world.client();
+    let id = world.ask(client);
+    world.engine.park(id);
+    world.wait(200_000);
+    assert_eq!(world.engine.next_overdue(), None);
+    world.engine.respond(id, 200, Body::Copied(b"late"));
+    world.wait(10);
+    assert!(world.received(client).ends_with("late"));
+}
