@@ -209,6 +209,7 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
         connection.is_reserve = true;
         if let Ok(key) = self.connections.insert(connection) {
             self.listeners.in_reserve += 1;
+            self.publish_load();
             self.refuse(key, 503, false);
         }
     }

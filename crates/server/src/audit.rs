@@ -7,10 +7,12 @@ use theframework_io::{Driver, KeptBytes};
 use theframework_memory::Key;
 
 use crate::accept::RESERVE;
-use crate::close::DRAIN_IDLE_MS;
+use crate::close::{DRAIN_IDLE_MS, LINGER_MS};
 use crate::connection::{Connection, Ending};
 use crate::engine::Engine;
-use crate::exchange::{NOBODY, Progress};
+use crate::exchange::{BodyPlace, Exchange, NOBODY, Progress};
+use crate::input::Input;
+use crate::receive::after;
 use crate::token::{self, Kind};
 
 /// What an engine holds that somebody has to give back.
@@ -102,6 +104,22 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
                     || self.config.handler_timeout_ms == 0
                     || self.overdue.contains(&crate::exchange::ExchangeId(key)),
                 "exchange {}: parked, and no time limit runs",
+                key.index
+            );
+            must!(
+                exchange.progress != Progress::Receiving
+                    || !matches!(exchange.body, BodyPlace::Own(_))
+                    || owner.is_none_or(|connection| {
+                        connection.receive.is_none() || connection.receive_cancelled
+                    }),
+                "exchange {}: its body has its place, and is received elsewhere",
+                key.index
+            );
+            must!(
+                exchange.progress != Progress::Queued
+                    || self.next_in_pipeline == Some(key)
+                    || self.ready.contains(&key),
+                "exchange {}: queued, and in no queue",
                 key.index
             );
         }
@@ -207,13 +225,66 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
                 "everything is sent, and it does not end"
             );
         }
-        let is_held_back = connection.input.len() > self.config.read_ahead;
+        if connection.ending != Ending::No {
+            must!(
+                matches!(connection.input, Input::Empty)
+                    || (matches!(connection.input, Input::InKernel)
+                        && connection.receive.is_some()),
+                "reads no further request, and keeps bytes"
+            );
+        }
         must!(
-            connection.receive.is_some()
+            !connection.is_idle() || matches!(connection.input, Input::Empty),
+            "idle, and holds memory for bytes"
+        );
+        self.audit_limits(connection, exchange.map(AsRef::as_ref))
+    }
+
+    /// What it waits for lasts no longer than is allowed, and it reads no further than that.
+    fn audit_limits(
+        &self,
+        connection: &Connection<D::Socket, B>,
+        exchange: Option<&Exchange<B>>,
+    ) -> Result<(), String> {
+        let config = &self.config;
+        let progress = exchange.map(|exchange| exchange.progress);
+        let longest_ms = match (connection.ending, progress) {
+            (Ending::Lingering, _) => self.now_ms + LINGER_MS,
+            (Ending::No, None) if connection.input.len() == 0 => self.idle_deadline_ms(),
+            (Ending::No, None | Some(Progress::Receiving)) => {
+                after(self.now_ms, config.read_timeout_ms)
+            }
+            // It does not wait for the peer.
+            _ => u64::MAX,
+        };
+        must!(
+            connection.read_deadline_ms == u64::MAX || connection.read_deadline_ms <= longest_ms,
+            "its peer has {} ms more than is allowed ({progress:?}, {:?})",
+            connection.read_deadline_ms - longest_ms,
+            connection.ending
+        );
+        must!(
+            connection.write_deadline_ms == u64::MAX
+                || connection.write_deadline_ms <= after(self.now_ms, config.write_timeout_ms),
+            "its write may take longer than is allowed"
+        );
+        let is_busy = match exchange {
+            Some(exchange) => exchange.progress != Progress::Receiving,
+            None => connection.output.is_blocked(),
+        };
+        let own = exchange.map_or(0, Exchange::input_len);
+        let backlog = connection.input.len().saturating_sub(own);
+        let is_held_back =
+            connection.ending == Ending::No && is_busy && backlog > config.read_ahead;
+        must!(
+            !is_held_back || connection.receive.is_none() || connection.receive_cancelled,
+            "reads on, with {backlog} bytes read ahead"
+        );
+        must!(
+            is_held_back
+                || connection.receive.is_some()
                 || connection.peer_ended
-                || connection.ending == Ending::AfterOutput
-                || (is_held_back && connection.output.is_blocked())
-                || (is_held_back && progress.is_some_and(|p| p != Progress::Receiving)),
+                || connection.ending == Ending::AfterOutput,
             "nothing is received on it ({progress:?}, {:?})",
             connection.ending
         );

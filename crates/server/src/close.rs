@@ -18,7 +18,7 @@ use crate::engine::Engine;
 use crate::exchange::Progress;
 
 /// How long the peer has for reading the last response and closing its side.
-const LINGER_MS: u64 = 2000;
+pub(crate) const LINGER_MS: u64 = 2000;
 /// How long an idle connection stays readable when the drain begins: a request that is on its way
 /// is answered.
 pub(crate) const DRAIN_IDLE_MS: u64 = 1000;

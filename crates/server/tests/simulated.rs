@@ -1,15 +1,35 @@
-//! What the simulator has found, each as a case of its own on the simulated network.
+//! What the simulator has found, and what it cannot, each as a case of its own on the simulated
+//! network.
 
 #![allow(clippy::unwrap_used)] // A test that cannot go on fails.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::os::fd::RawFd;
 use std::rc::Rc;
 
-use theframework::{AcceptMode, Body, Config, Engine, ExchangeId, Router};
+use theframework::{AcceptMode, Body, Config, Engine, ExchangeId, Peers, Route, Router};
 use theframework_io::sim::{ClientId, Faults, Net, NoAgenda, SimDriver, SimSocket};
 
 type Kept = Box<[u8]>;
+
+const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+
+/// Another worker, with as many connections; and what it was told.
+#[derive(Clone, Debug, Default)]
+struct Other {
+    has: Rc<Cell<usize>>,
+    told: Rc<Cell<usize>>,
+}
+
+impl Peers for Other {
+    fn publish(&self, connections: usize) {
+        self.told.set(connections);
+    }
+
+    fn lowest(&self) -> Option<usize> {
+        Some(self.has.get())
+    }
+}
 
 struct World {
     net: Rc<RefCell<Net>>,
@@ -19,13 +39,17 @@ struct World {
 
 impl World {
     fn new(config: Config) -> Self {
+        World::listening(config, AcceptMode::Own)
+    }
+
+    fn listening(config: Config, mode: AcceptMode) -> Self {
         let net = Rc::new(RefCell::new(Net::new(1, Faults::default())));
         let driver = SimDriver::new(&net, Rc::new(RefCell::new(NoAgenda)), 8).unwrap();
         let mut router = Router::new();
         router.add("/", "GET", 0).unwrap();
         let mut engine = Engine::new(driver, config, Rc::new(router));
         let listener = net.borrow_mut().listen();
-        engine.listen(SimSocket::new(&net, listener), AcceptMode::Own);
+        engine.listen(SimSocket::new(&net, listener), mode);
         World {
             net,
             listener,
@@ -42,10 +66,36 @@ impl World {
         self.net.borrow().now_us() / 1000
     }
 
+    fn send(&self, client: ClientId, bytes: impl AsRef<[u8]>) {
+        let sent = self.net.borrow_mut().client_send(client, bytes.as_ref());
+        assert_eq!(sent, bytes.as_ref().len());
+    }
+
+    /// What the client has received since the last time.
+    fn received(&self, client: ClientId) -> String {
+        let mut bytes = Vec::new();
+        let mut net = self.net.borrow_mut();
+        net.client_read(client, usize::MAX, &mut bytes);
+        String::from_utf8(bytes).unwrap()
+    }
+
+    /// Turns for so long, with nothing to do.
+    fn wait(&mut self, ms: u64) {
+        let until_us = self.engine.clock_us() + ms * 1000;
+        self.engine.set_timer(until_us, 1);
+        while self.engine.next_due().is_none() {
+            self.turn();
+        }
+    }
+
     /// Sends a request and turns until it is with its handler.
     fn ask(&mut self, client: ClientId) -> ExchangeId {
-        let request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
-        self.net.borrow_mut().client_send(client, request);
+        self.send(client, GET);
+        self.next()
+    }
+
+    /// Turns until a request is with its handler.
+    fn next(&mut self) -> ExchangeId {
         loop {
             self.turn();
             if let Some(id) = self.engine.next_ready() {
@@ -123,4 +173,498 @@ fn a_handler_that_parks_again_after_its_timeout_leaves_no_second_timer() {
         world.turn();
     }
     assert_eq!(world.engine.held().timers, 0);
+}
+
+#[test]
+fn other_workers_are_told_of_those_who_are_refused_for_want_of_a_slot() {
+    let mut world = World::new(Config {
+        max_connections: 1,
+        accept_pause_ms: 0,
+        ..Config::default()
+    });
+    let other = Other::default();
+    world.engine.set_peers(Box::new(other.clone()));
+    let clients = [world.client(), world.client()];
+    while world.engine.stats().overload == 0 {
+        world.turn();
+    }
+    assert_eq!(world.engine.connection_count(), 2);
+    assert_eq!(other.told.get(), 2);
+    world.net.borrow_mut().client_close(clients[1]);
+    while world.engine.connection_count() > 1 {
+        world.turn();
+    }
+    assert_eq!(other.told.get(), 1);
+}
+
+#[test]
+fn a_worker_clearly_above_another_lets_it_go_first_for_two_milliseconds() {
+    let mut world = World::listening(Config::default(), AcceptMode::Shared);
+    let other = Other::default();
+    world.engine.set_peers(Box::new(other.clone()));
+    let takes_us = |world: &mut World| {
+        world.wait(10);
+        let began_us = world.engine.clock_us();
+        let client = world.client();
+        let id = world.ask(client);
+        world.engine.respond(id, 200, Body::Copied(b"x"));
+        world.engine.clock_us() - began_us
+    };
+    for count in 0..4 {
+        let us = takes_us(&mut world);
+        assert!(us < 1000, "{us} us with {count} more than the other");
+    }
+    // Each time anew.
+    for _ in 0..3 {
+        let us = takes_us(&mut world);
+        assert!((1500..3500).contains(&us), "{us} us");
+    }
+    other.has.set(4);
+    let us = takes_us(&mut world);
+    assert!(us < 1000, "{us} us with three more than the other");
+}
+
+#[test]
+fn requests_of_one_connection_give_way_to_others_after_thirty_two() {
+    let mut world = World::new(Config::default());
+    let (greedy, modest) = (world.client(), world.client());
+    world.send(greedy, GET.repeat(100));
+    while world.engine.ready_len() == 0 {
+        world.turn();
+    }
+    world.send(modest, "HEAD / HTTP/1.1\r\nHost: x\r\n\r\n");
+    while world.engine.ready_len() == 1 {
+        world.turn();
+    }
+    let mut taken = Vec::new();
+    for _ in 0..101 {
+        let id = world.engine.next_ready().unwrap();
+        taken.push(world.engine.request(id).unwrap().method() == b"HEAD");
+        world.engine.respond(id, 200, Body::Copied(b""));
+    }
+    // The first one and the thirty-two that follow it.
+    assert_eq!(taken.iter().position(|&is_modest| is_modest), Some(33));
+}
+
+#[test]
+fn a_body_may_be_as_large_as_the_limit_and_no_larger() {
+    for (head, tail) in [
+        ("Content-Length: 100\r\n\r\n", ""),
+        ("Transfer-Encoding: chunked\r\n\r\n64\r\n", "\r\n0\r\n\r\n"),
+    ] {
+        for (max_body_size, is_taken) in [(100, true), (99, false)] {
+            let mut world = World::new(Config {
+                max_body_size,
+                ..Config::default()
+            });
+            let client = world.client();
+            let body = "b".repeat(100);
+            world.send(
+                client,
+                format!("POST / HTTP/1.1\r\nHost: x\r\n{head}{body}{tail}"),
+            );
+            world.wait(10);
+            assert_eq!(world.engine.next_ready().is_some(), is_taken, "{head}");
+            let answer = world.received(client);
+            assert_eq!(answer.starts_with("HTTP/1.1 413 "), !is_taken, "{answer}");
+        }
+    }
+}
+
+#[test]
+fn a_request_for_the_server_as_a_whole_is_not_one_for_its_first_page() {
+    let mut world = World::new(Config::default());
+    let client = world.client();
+    world.send(client, "OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n");
+    let id = world.next();
+    assert_eq!(world.engine.request(id).unwrap().route(), Route::NotFound);
+}
+
+#[test]
+fn a_body_may_last_as_long_as_it_brings_what_is_asked_for() {
+    for (bytes, is_refused) in [(150, false), (50, true)] {
+        let mut world = World::new(Config {
+            min_body_rate: 1000,
+            read_timeout_ms: 500,
+            ..Config::default()
+        });
+        let client = world.client();
+        world.send(
+            client,
+            "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 6000\r\n\r\n",
+        );
+        let mut answer = String::new();
+        for _ in 0..6000 / bytes {
+            world.wait(100);
+            answer.push_str(&world.received(client));
+            if !answer.is_empty() {
+                break;
+            }
+            world.send(client, "b".repeat(bytes));
+        }
+        world.wait(100);
+        assert_eq!(answer.starts_with("HTTP/1.1 408 "), is_refused, "{answer}");
+        assert_eq!(world.engine.next_ready().is_some(), !is_refused);
+    }
+}
+
+#[test]
+fn a_drain_ends_connections_that_might_be_idle_for_ever() {
+    let mut world = World::new(Config {
+        keepalive_timeout_ms: 0,
+        ..Config::default()
+    });
+    let client = world.client();
+    let id = world.ask(client);
+    world.engine.respond(id, 200, Body::Copied(b"x"));
+    world.wait(100_000);
+    assert_eq!(world.engine.connection_count(), 1);
+    world.engine.drain();
+    let began_ms = world.now_ms();
+    while !world.engine.is_drained() {
+        world.turn();
+    }
+    let lasted_ms = world.now_ms() - began_ms;
+    assert!((900..1100).contains(&lasted_ms), "{lasted_ms} ms");
+}
+
+#[test]
+fn fields_that_were_set_can_be_asked_for_and_forgotten() {
+    let mut world = World::new(Config::default());
+    let client = world.client();
+    let id = world.ask(client);
+    world.engine.set_field(id, b"X-One", b"1", false).unwrap();
+    assert!(world.engine.has_field(id, b"x-one"));
+    assert!(!world.engine.has_field(id, b"x-two"));
+    world.engine.clear_fields(id);
+    assert!(!world.engine.has_field(id, b"x-one"));
+    world.engine.set_field(id, b"X-Two", b"2", false).unwrap();
+    world.engine.respond(id, 200, Body::Copied(b"x"));
+    world.wait(10);
+    let answer = world.received(client).to_ascii_lowercase();
+    assert!(answer.contains("\r\nx-two: 2\r\n"), "{answer}");
+    assert!(!answer.contains("x-one"), "{answer}");
+}
+
+#[test]
+fn the_connection_field_says_what_the_client_may_not_know() {
+    for (request, said) in [
+        ("GET / HTTP/1.1\r\nHost: x\r\n\r\n", None),
+        (
+            "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+            Some("close"),
+        ),
+        (
+            "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+            Some("keep-alive"),
+        ),
+    ] {
+        let mut world = World::new(Config::default());
+        let client = world.client();
+        world.send(client, request);
+        let id = world.next();
+        world.engine.respond(id, 200, Body::Copied(b"x"));
+        world.wait(10);
+        let answer = world.received(client).to_ascii_lowercase();
+        let field = answer
+            .lines()
+            .find_map(|line| line.strip_prefix("connection: "));
+        assert_eq!(field, said, "{answer}");
+    }
+}
+
+#[test]
+fn a_small_body_is_copied_and_a_larger_one_is_kept_until_it_is_sent() {
+    for (size, is_copied) in [(4096, true), (4097, false)] {
+        let mut world = World::new(Config::default());
+        let client = world.client();
+        let id = world.ask(client);
+        let body = vec![b'x'; size].into_boxed_slice();
+        world.engine.respond(id, 200, Body::Kept(body));
+        assert_eq!(world.engine.take_released().is_some(), is_copied);
+        world.wait(10);
+        assert_eq!(world.engine.take_released().is_some(), !is_copied);
+        assert!(world.received(client).ends_with("xx"));
+    }
+}
+
+#[test]
+fn accepting_rests_for_a_second_when_descriptors_have_run_out() {
+    for mode in [AcceptMode::Own, AcceptMode::Shared] {
+        let mut world = World::listening(Config::default(), mode);
+        let first = world.client();
+        let id = world.ask(first);
+        world.engine.respond(id, 200, Body::Copied(b"x"));
+        world.wait(10);
+        world.net.borrow_mut().faults.exhaustion = 1000;
+        let second = world.client();
+        world.send(second, GET);
+        let (began_ms, turns) = (world.now_ms(), world.engine.stats().turns);
+        world.wait(500);
+        assert!(world.engine.stats().turns < turns + 20, "a busy loop");
+        world.net.borrow_mut().faults.exhaustion = 0;
+        let id = world.next();
+        let lasted_ms = world.now_ms() - began_ms;
+        assert!((1000..1010).contains(&lasted_ms), "{lasted_ms} ms");
+        world.engine.respond(id, 200, Body::Copied(b"x"));
+        world.wait(10);
+
+        // A descriptor that is closed can be used at once.
+        world.net.borrow_mut().faults.exhaustion = 1000;
+        let third = world.client();
+        world.send(third, GET);
+        world.wait(100);
+        world.net.borrow_mut().faults.exhaustion = 0;
+        world.net.borrow_mut().client_reset(first);
+        let began_ms = world.now_ms();
+        world.next();
+        let lasted_ms = world.now_ms() - began_ms;
+        assert!(lasted_ms < 10, "{lasted_ms} ms");
+    }
+}
+
+#[test]
+fn accepting_that_was_stopped_goes_on_with_the_next_free_slot() {
+    let mut world = World::new(Config {
+        max_connections: 1,
+        ..Config::default()
+    });
+    world.net.borrow_mut().faults.late_cancels = 1000;
+    for _ in 0..20 {
+        let client = world.client();
+        let began_ms = world.now_ms();
+        let id = world.ask(client);
+        let lasted_ms = world.now_ms() - began_ms;
+        assert!(lasted_ms < 10, "{lasted_ms} ms");
+        world.engine.respond(id, 200, Body::Copied(b"x"));
+        world.net.borrow_mut().client_reset(client);
+        while world.engine.connection_count() > 0 {
+            world.turn();
+        }
+        world.wait(20);
+    }
+}
+
+#[test]
+fn those_who_are_told_503_take_no_place() {
+    let mut world = World::new(Config {
+        max_connections: 2,
+        accept_pause_ms: 0,
+        ..Config::default()
+    });
+    let clients = [world.client(), world.client(), world.client()];
+    world.wait(10);
+    let answer = world.received(clients[2]);
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    assert!(answer.contains("\r\nRetry-After: 1\r\n"), "{answer}");
+    world.net.borrow_mut().client_reset(clients[0]);
+    world.wait(10);
+    let next = world.client();
+    let id = world.ask(next);
+    world.engine.respond(id, 200, Body::Copied(b"x"));
+    world.wait(10);
+    let answer = world.received(next);
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    // The third one has not closed its side yet.
+    assert_eq!(world.engine.connection_count(), 3);
+}
+
+#[test]
+fn only_a_full_worker_asks_its_client_to_come_again() {
+    let mut world = World::new(Config::default());
+    let client = world.client();
+    world.send(client, "nonsense\r\n\r\n");
+    world.wait(10);
+    let answer = world.received(client);
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    assert!(!answer.contains("Retry-After"), "{answer}");
+    assert_eq!(world.engine.stats().refused, 1);
+}
+
+#[test]
+fn only_what_is_missing_of_a_large_body_is_received_in_one_piece() {
+    for (missing, is_large) in [(16 * 1024, false), (16 * 1024 + 1, true)] {
+        let mut world = World::new(Config::default());
+        let client = world.client();
+        let length = missing + 1000;
+        let head = format!("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n");
+        world.send(client, head + &"b".repeat(1000));
+        world.wait(10);
+        world.net.borrow_mut().start_trace();
+        world.send(client, "b".repeat(missing));
+        let id = world.next();
+        assert_eq!(world.engine.request(id).unwrap().body().len(), length);
+        let trace = world.net.borrow_mut().take_trace().join("\n");
+        let in_one = format!("the server receives {missing} bytes");
+        assert_eq!(trace.contains(&in_one), is_large, "{trace}");
+    }
+}
+
+#[test]
+fn who_has_its_last_answer_is_read_from_for_two_seconds() {
+    let mut world = World::new(Config {
+        read_timeout_ms: 500,
+        ..Config::default()
+    });
+    let client = world.client();
+    world.send(
+        client,
+        "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 50000\r\n\r\n",
+    );
+    world.wait(600);
+    let answer = world.received(client);
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    let ended_ms = world.now_ms() - 100;
+    // Where the body was to go, a receive is still pending.
+    world.send(client, "b".repeat(1000));
+    world.wait(100);
+    assert_eq!(world.engine.held().buffers, 0, "{:?}", world.engine.held());
+    while world.engine.connection_count() > 0 {
+        world.turn();
+    }
+    let lasted_ms = world.now_ms() - ended_ms;
+    assert!((1980..2020).contains(&lasted_ms), "{lasted_ms} ms");
+}
+
+#[test]
+fn who_comes_to_a_full_worker_is_told_when_the_pause_is_over() {
+    for mode in [AcceptMode::Own, AcceptMode::Shared] {
+        let mut world = World::listening(
+            Config {
+                max_connections: 1,
+                accept_pause_ms: 300,
+                ..Config::default()
+            },
+            mode,
+        );
+        // The clock does not stand at zero when the worker becomes full.
+        world.wait(1000);
+        let first = world.client();
+        let id = world.ask(first);
+        let full_ms = world.now_ms();
+        world.engine.respond(id, 200, Body::Copied(b"x"));
+        world.wait(100);
+        let second = world.client();
+        while world.engine.stats().overload == 0 {
+            world.turn();
+        }
+        let lasted_ms = world.now_ms() - full_ms;
+        assert!((299..310).contains(&lasted_ms), "{lasted_ms} ms, {mode:?}");
+        world.wait(10);
+        let answer = world.received(second);
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    }
+}
+
+#[test]
+fn at_most_thirty_two_are_being_told_at_the_same_time() {
+    for mode in [AcceptMode::Own, AcceptMode::Shared] {
+        let mut world = World::listening(
+            Config {
+                max_connections: 1,
+                accept_pause_ms: 0,
+                ..Config::default()
+            },
+            mode,
+        );
+        let clients: Vec<_> = (0..50).map(|_| world.client()).collect();
+        world.wait(10);
+        assert_eq!(world.engine.stats().overload, 32);
+        // Nobody has closed; the rest is told when they may.
+        world.wait(2500);
+        assert_eq!(world.engine.stats().overload, 49);
+        for client in &clients[1..] {
+            let answer = world.received(*client);
+            assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+        }
+    }
+}
+
+#[test]
+fn who_still_takes_its_answer_has_time_for_the_next_head() {
+    let mut world = World::new(Config {
+        read_timeout_ms: 500,
+        keepalive_timeout_ms: 500,
+        write_timeout_ms: 500,
+        ..Config::default()
+    });
+    let client = world.client();
+    let id = world.ask(client);
+    let body = vec![b'x'; 300_000].into_boxed_slice();
+    world.engine.respond(id, 200, Body::Kept(body));
+    let (start, end) = GET.split_at(10);
+    world.wait(100);
+    world.send(client, start);
+    let mut received = Vec::new();
+    // The last 100,000 bytes are in the socket before the client has read the others.
+    while received.len() < 180_000 {
+        let mut net = world.net.borrow_mut();
+        net.client_read(client, 20_000, &mut received);
+        drop(net);
+        world.wait(100);
+    }
+    assert!(world.now_ms() > 700);
+    world.send(client, end);
+    let id = world.next();
+    world.engine.respond(id, 200, Body::Copied(b"x"));
+}
+
+#[test]
+fn answers_that_nobody_takes_are_joined_and_do_not_pile_up() {
+    let mut world = World::new(Config::default());
+    let client = {
+        let mut net = world.net.borrow_mut();
+        net.connect(world.listener, 1000, 100_000).unwrap()
+    };
+    world.send(client, GET.repeat(500));
+    let mut answered = 0;
+    for _ in 0..100 {
+        world.wait(1);
+        while let Some(id) = world.engine.next_ready() {
+            world.engine.respond(id, 200, Body::Copied(&[b'x'; 1000]));
+            answered += 1;
+        }
+    }
+    // One write is being sent, another one of 64 KiB waits.
+    assert!((90..150).contains(&answered), "{answered}");
+}
+
+#[test]
+fn what_comes_behind_the_last_answer_is_not_kept() {
+    let mut world = World::new(Config {
+        read_ahead: 1,
+        read_timeout_ms: 500,
+        ..Config::default()
+    });
+    let client = world.client();
+    let first = world.ask(client);
+    world.engine.park(first);
+    // So much is not read ahead: afterwards a single receive waits for the rest of the body.
+    let head = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\n";
+    world.send(client, head.to_owned() + "bb");
+    world.wait(10);
+    world.engine.respond(first, 200, Body::Copied(b"x"));
+    world.wait(600);
+    let answers = world.received(client);
+    assert!(answers.contains("HTTP/1.1 408 "), "{answers}");
+    world.send(client, "b".repeat(1000));
+    world.wait(10);
+    assert_eq!(world.engine.connection_count(), 1);
+    assert_eq!(world.engine.held().buffers, 0, "{:?}", world.engine.held());
+}
+
+#[test]
+fn without_a_time_limit_a_handler_is_never_overdue() {
+    let mut world = World::new(Config {
+        handler_timeout_ms: 0,
+        ..Config::default()
+    });
+    let client = world.client();
+    let id = world.ask(client);
+    world.engine.park(id);
+    world.wait(200_000);
+    assert_eq!(world.engine.next_overdue(), None);
+    world.engine.respond(id, 200, Body::Copied(b"late"));
+    world.wait(10);
+    assert!(world.received(client).ends_with("late"));
 }

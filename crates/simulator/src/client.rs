@@ -17,6 +17,9 @@ const EARLY_US: u64 = 5_000;
 /// No client of any plan needs as long as this.
 const PATIENCE_US: u64 = 400_000_000;
 
+/// The field with which a client asks to be told.
+const EXPECT: &[u8] = b"Expect: 100-continue";
+
 /// All clients of a run.
 pub struct Clients {
     clients: Vec<Client>,
@@ -45,6 +48,10 @@ pub struct Shared {
     pub is_ending: bool,
     /// Complete, right answers.
     pub answered: u64,
+    /// Answers of the engine's own that were asked for: 400, 408, 413 and so on.
+    pub refused: u64,
+    /// Clients that got an answer, whatever it was.
+    pub heard: u64,
     /// Answers 503 that nobody asked for.
     pub overloaded: u64,
     /// Connections that ended without a reason that their client knows.
@@ -57,6 +64,8 @@ pub struct Shared {
 
 struct Client {
     plan: ClientPlan,
+    /// Each handler's answer has a `Server` field.
+    server_has_name: bool,
     connection: Option<ClientId>,
     act: usize,
     sent: usize,
@@ -70,6 +79,9 @@ struct Client {
     waits_since_us: Option<u64>,
     last_read_us: u64,
     has_finished: bool,
+    is_heard: bool,
+    /// It was told 503, or 408 after a jump of the clock, and asks for nothing more.
+    has_given_up: bool,
 }
 
 /// A complete answer at the start of what was received.
@@ -90,7 +102,11 @@ impl Clients {
     ) -> Self {
         shared.borrow_mut().left = plan.clients.len();
         Clients {
-            clients: plan.clients.iter().cloned().map(Client::new).collect(),
+            clients: plan
+                .clients
+                .iter()
+                .map(|client| Client::new(client.clone(), !plan.config.server.is_empty()))
+                .collect(),
             listeners,
             rng: Rng::with_seed(seed ^ 0x5eed),
             shared: Rc::clone(shared),
@@ -177,8 +193,9 @@ impl Agenda for Clients {
 }
 
 impl Client {
-    fn new(plan: ClientPlan) -> Self {
+    fn new(plan: ClientPlan, server_has_name: bool) -> Self {
         Client {
+            server_has_name,
             next_us: Some(plan.starts_us),
             plan,
             connection: None,
@@ -193,6 +210,8 @@ impl Client {
             waits_since_us: None,
             last_read_us: 0,
             has_finished: false,
+            is_heard: false,
+            has_given_up: false,
         }
     }
 
@@ -254,6 +273,8 @@ impl Client {
         };
         let read = net.client_read(id, max, &mut self.got);
         while let Some(answer) = self.next_answer(net) {
+            shared.heard += u64::from(!self.is_heard);
+            self.is_heard = true;
             self.take(net, shared, &answer);
             self.got.drain(..answer.len);
         }
@@ -287,6 +308,10 @@ impl Client {
                     self.fail(net, "got a strange interim answer");
                 }
                 self.continues += 1;
+                let asked = self.plan.script.windows(EXPECT.len());
+                if self.continues > asked.filter(|&line| line == EXPECT).count() {
+                    self.fail(net, "was told to continue and had not asked");
+                }
                 self.got.drain(..end);
                 continue;
             }
@@ -300,7 +325,9 @@ impl Client {
                     "content-length" | "transfer-encoding" => {
                         self.fail(net, "got two framings");
                     }
-                    "connection" => closes = value == "close",
+                    // Nobody asks for `keep-alive` here.
+                    "connection" if value == "close" => closes = true,
+                    "connection" => self.fail(net, "got a connection field for nothing"),
                     "date" => dates += usize::from(value.len() == 29),
                     _ => {}
                 }
@@ -363,6 +390,9 @@ impl Client {
             Expected::Anything | Expected::Abandoned => false,
         };
         if is_expected {
+            if let Expected::Status { closes: true, .. } = expected {
+                shared.refused += 1;
+            }
             self.answers += 1;
             shared.answered += 1;
             return;
@@ -371,6 +401,7 @@ impl Client {
         if answer.status == 503 && is_jumped {
             // The handler's time was over in a jump.
             self.answers += 1;
+            self.has_given_up |= answer.closes;
         } else if answer.status == 503 && answer.closes {
             net.note(|| self.describe("was told 503"));
             shared.overloaded += 1;
@@ -387,6 +418,7 @@ impl Client {
     }
 
     fn finish_early(&mut self) {
+        self.has_given_up = true;
         self.answers = self.plan.expected.len();
         self.act = self.plan.acts.len();
     }
@@ -407,7 +439,10 @@ impl Client {
         let body = &self.got[answer.body.clone()];
         let is_body_right = is_head
             || (body.len() == size && body.iter().enumerate().all(|(at, &b)| b == filler(id, at)));
-        has_id && has_digest && found == fields && is_body_right
+        let has_name = lower.contains("\r\nserver: sim\r\n");
+        let is_named_right =
+            has_name == self.server_has_name && has_name == lower.contains("\r\nserver:");
+        is_named_right && has_id && has_digest && found == fields && is_body_right
     }
 
     /// Does the next thing of the plan; whether there may be another one right now.
@@ -510,6 +545,11 @@ impl Client {
         net.client_close(id);
         if let Some(Expected::Anything) = self.plan.expected.first() {
             return;
+        }
+        // Who had no slot may get a body for HEAD: nobody had read what it asked.
+        let has_all = self.answers == self.plan.expected.len() && !self.has_given_up;
+        if has_all && !self.got.is_empty() {
+            self.fail(net, "got more than its answers");
         }
         let is_complete = match self.plan.timeout {
             Some(Timeout::Write) => true,

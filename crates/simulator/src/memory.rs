@@ -8,6 +8,7 @@ use std::cell::Cell;
 
 thread_local! {
     static LIVE_BYTES: Cell<i64> = const { Cell::new(0) };
+    static LARGEST: Cell<usize> = const { Cell::new(0) };
     static REFUSED: Cell<u64> = const { Cell::new(0) };
     static PER_MILLE: Cell<u32> = const { Cell::new(0) };
     static CHANCE: Cell<u64> = const { Cell::new(1) };
@@ -16,6 +17,11 @@ thread_local! {
 /// Bytes that this thread has allocated and not freed.
 pub fn live_bytes() -> i64 {
     LIVE_BYTES.get()
+}
+
+/// The largest block that this thread has asked for since the last call.
+pub fn take_largest() -> usize {
+    LARGEST.replace(0)
 }
 
 /// How many requests of this thread were refused.
@@ -53,6 +59,7 @@ impl Allocator {
 
     fn counts(bytes: usize, sign: i64) {
         LIVE_BYTES.set(LIVE_BYTES.get() + sign * bytes as i64);
+        LARGEST.set(LARGEST.get().max(bytes));
     }
 }
 

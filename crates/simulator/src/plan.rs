@@ -602,7 +602,8 @@ impl<'a> Writer<'a> {
             1 => ("GET / HTTP/1.1\r\n\r\n".into(), 400),
             2 => (format!("GET /{long} HTTP/1.1\r\nHost: sim\r\n\r\n"), 414),
             3 => (
-                format!("GET / HTTP/1.1\r\nHost: sim\r\nX: {large}\r\n\r\n"),
+                // It need not end to be too long.
+                format!("GET / HTTP/1.1\r\nHost: sim\r\nX: {large}"),
                 431,
             ),
             4 => (format!("{head}Content-Length: 200000\r\n\r\n"), 413),
@@ -626,8 +627,12 @@ impl<'a> Writer<'a> {
             10 => ("GET / HTTP/1.1\r\nHost: sim\r\nA : b\r\n\r\n".into(), 400),
             11 => ("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n".into(), 400),
             12 => ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".into(), 505),
-            _ => ("GET /%zz HTTP/1.1\r\nHost: sim\r\n\r\n".into(), 400),
+            _ => {
+                let method = if self.rng.bool() { "HEAD" } else { "GET" };
+                (format!("{method} /%zz HTTP/1.1\r\nHost: sim\r\n\r\n"), 400)
+            }
         };
+        let is_head = text.starts_with("HEAD");
         self.script.extend_from_slice(text.as_bytes());
         if self.rng.bool() {
             // What follows must not be taken for a request.
@@ -637,7 +642,7 @@ impl<'a> Writer<'a> {
         self.send_rest();
         self.expected.push(Expected::Status {
             status,
-            is_head: false,
+            is_head,
             closes: true,
         });
         self.acts.push(Act::AwaitEnd);

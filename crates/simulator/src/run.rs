@@ -17,6 +17,8 @@ const IDLE_TURNS_MAX: u32 = 2000;
 /// Time after the last client's end within which every connection must have ended.
 const REST_US: u64 = 60_000_000;
 
+/// Nothing in a run is as large as this: bodies have 128 KiB at most, answers 200,000 bytes.
+const LARGEST_MAX: usize = 1 << 20;
 /// A client is accepted within this time.
 const ACCEPT_US: u64 = 50_000;
 
@@ -36,6 +38,7 @@ pub struct Report {
 /// On a violation; the text says which.
 pub fn run(seed: u64, net: &Rc<RefCell<Net>>) -> Report {
     let before = memory::live_bytes();
+    memory::take_largest();
     let report = simulate(seed, net);
     memory::refuse(0, 0);
     let left = memory::live_bytes() - before;
@@ -43,6 +46,11 @@ pub fn run(seed: u64, net: &Rc<RefCell<Net>>) -> Report {
     if left > 0 && !net.borrow().is_traced() {
         net.borrow_mut()
             .violation(&format!("{left} bytes were never freed"));
+    }
+    let largest = memory::take_largest();
+    if largest > LARGEST_MAX && !net.borrow().is_traced() {
+        net.borrow_mut()
+            .violation(&format!("a block of {largest} bytes was asked for"));
     }
     report
 }
@@ -151,6 +159,7 @@ fn drive(plan: &Plan, server: &mut Server, net: &RefCell<Net>, shared: &RefCell<
 fn settle(plan: &Plan, server: &Server, net: &RefCell<Net>, shared: &Shared, refusals: u64) {
     let net = &mut *net.borrow_mut();
     server.check_at_rest(net, 0);
+    server.check_stats(net, shared);
     let memory_faults = net.counts.memory_faults + refusals;
     let stats = server.engine.stats();
     if shared.unexplained > memory_faults + stats.overload {

@@ -2,13 +2,13 @@
 //!
 //! Handlers do what the request's path says: `/h/{action}/{id}/{size}/{wait_us}/{fields}`.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 
 use fastrand::Rng;
 
-use theframework::{Body, Config, Engine, ExchangeId, Held, RequestView, Route, Router};
+use theframework::{Body, Config, Engine, ExchangeId, Held, Peers, RequestView, Route, Router};
 use theframework_io::Driver as _;
 use theframework_io::sim::{FNV_START, Net, SimDriver, fnv};
 
@@ -41,8 +41,32 @@ struct Answer {
     closes: bool,
 }
 
+/// Other workers that there are not: what this one tells them, and what it is told.
+#[derive(Debug, Default)]
+struct OtherWorkers {
+    told: Cell<usize>,
+    lowest: Cell<Option<usize>>,
+}
+
+#[derive(Debug)]
+struct View(Rc<OtherWorkers>);
+
+impl Peers for View {
+    fn publish(&self, connections: usize) {
+        self.0.told.set(connections);
+    }
+
+    fn lowest(&self) -> Option<usize> {
+        self.0.lowest.get()
+    }
+}
+
 pub struct Server {
     pub engine: SimEngine,
+    others: Rc<OtherWorkers>,
+    steps: u64,
+    /// Requests that came to a handler.
+    handled: u64,
     parked: HashMap<u64, Parked>,
     next_value: u64,
     seen: HashSet<u32>,
@@ -71,8 +95,14 @@ impl Server {
                 )
                 .unwrap_or_else(|error| unreachable!("a good route: {error}"));
         }
+        let others = Rc::new(OtherWorkers::default());
+        let mut engine = Engine::new(driver, config, Rc::new(router));
+        engine.set_peers(Box::new(View(Rc::clone(&others))));
         Server {
-            engine: Engine::new(driver, config, Rc::new(router)),
+            engine,
+            others,
+            steps: 0,
+            handled: 0,
             parked: HashMap::new(),
             next_value: 1,
             seen: HashSet::new(),
@@ -85,6 +115,9 @@ impl Server {
 
     /// One turn, and everything that follows from it.
     pub fn step(&mut self, net: &RefCell<Net>) {
+        self.steps += 1;
+        let lowest = self.rng.usize(0..16);
+        self.others.lowest.set((lowest < 8).then_some(lowest));
         self.engine.before_turn();
         if let Err(errno) = self.engine.wait_for_events(true) {
             net.borrow_mut()
@@ -93,6 +126,10 @@ impl Server {
         self.engine.after_turn();
         if let Err(rule) = self.engine.audit() {
             net.borrow_mut().violation(&rule);
+        }
+        if self.others.told.get() != self.engine.connection_count() {
+            net.borrow_mut()
+                .violation("the other workers were told another number of connections");
         }
         while let Some(value) = self.engine.next_due() {
             self.resume(net, value);
@@ -105,6 +142,7 @@ impl Server {
             let Some(id) = self.engine.next_ready() else {
                 break;
             };
+            self.handled += 1;
             self.handle(net, id);
         }
         while let Some(body) = self.engine.take_released() {
@@ -290,6 +328,22 @@ impl Server {
     /// Handlers that still wait.
     pub fn waiting(&self) -> usize {
         self.parked.len()
+    }
+
+    /// The engine's counters against what was seen of it from both sides.
+    pub fn check_stats(&self, net: &mut Net, shared: &Shared) {
+        let stats = self.engine.stats();
+        // A request whose client has gone is counted, and handled by nobody.
+        let is_right = stats.turns == self.steps
+            && stats.requests >= self.handled
+            && stats.refused >= shared.refused
+            && stats.accepted + stats.overload >= shared.heard;
+        if !is_right {
+            net.violation(&format!(
+                "{stats:?}, but {} turns, {} requests handled, {} refused, {} clients heard",
+                self.steps, self.handled, shared.refused, shared.heard
+            ));
+        }
     }
 
     /// Nothing may be held when nobody is connected; the operations that are left are `listeners`.
