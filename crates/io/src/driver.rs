@@ -224,6 +224,13 @@ pub trait Driver<B> {
     /// more. Dropping the driver then closes the child's descriptors and no more.
     fn abandon_after_fork(&mut self);
 
+    /// As [`abandon_after_fork`](Self::abandon_after_fork), when another thread forked while this
+    /// one was in a turn: what the driver has in memory may be half changed, so that it is left as
+    /// it is, for ever. Only the driver's own descriptor is closed.
+    fn give_up_after_fork(self)
+    where
+        Self: Sized;
+
     /// Operations that have not had their final event.
     fn operations(&self) -> usize;
 

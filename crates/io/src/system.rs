@@ -273,6 +273,13 @@ impl<B: KeptBytes> Driver<B> for SystemDriver<B> {
         }
     }
 
+    fn give_up_after_fork(self) {
+        match self {
+            SystemDriver::IoUring(driver) => driver.give_up_after_fork(),
+            SystemDriver::Poll(driver) => driver.give_up_after_fork(),
+        }
+    }
+
     fn abandon_after_fork(&mut self) {
         match self {
             SystemDriver::IoUring(driver) => driver.abandon_after_fork(),

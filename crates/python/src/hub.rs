@@ -494,13 +494,15 @@ pub(crate) fn after_fork_in_child(py: Python<'_>) -> PyResult<()> {
         let hub = unsafe { &*(address as *const Hub) };
         hub.is_over.set(true);
         hub.is_forked.set(true);
-        // SAFETY: this is the only thread of the process. The hub of another thread may have waited
-        // for events just then, which holds the borrow; whoever held it does not exist here, and
-        // what a wait changes can be dropped at each of its steps.
+        // The hub of another thread may have waited for events just then, which holds the borrow.
+        let was_waiting = hub.engine.try_borrow_mut().is_err();
+        // SAFETY: this is the only thread of the process: whoever held the borrow does not exist
+        // here, and has left the driver half way at most, which is not looked at then.
         let engine = unsafe { (*hub.engine.as_ptr()).take() };
-        if let Some(mut engine) = engine {
-            engine.abandon_after_fork();
-            drop(engine);
+        match engine {
+            Some(engine) if was_waiting => engine.give_up_after_fork(),
+            Some(mut engine) => engine.abandon_after_fork(),
+            None => {}
         }
         hub.wakeup.close();
     }

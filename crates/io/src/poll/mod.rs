@@ -35,7 +35,7 @@ mod sources;
 use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use mio::Events;
@@ -559,6 +559,13 @@ impl<B: KeptBytes> Driver<B> for PollDriver<B> {
             core.finals -= 1;
         }
         Some(event)
+    }
+
+    fn give_up_after_fork(self) {
+        let fd = self.core.sources.descriptor();
+        std::mem::forget(self);
+        // SAFETY: its owner was forgotten just now.
+        drop(unsafe { OwnedFd::from_raw_fd(fd) });
     }
 
     fn abandon_after_fork(&mut self) {

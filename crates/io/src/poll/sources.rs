@@ -14,7 +14,7 @@
 //!   state as it is then, so no edge is lost.
 //! - `is_readable` is set from an edge until a receive has shown that nothing is left.
 
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
 use mio::event::Source as _;
@@ -114,6 +114,11 @@ impl Sources {
             poll: Poll::new()?,
             table: Vec::new(),
         })
+    }
+
+    /// The epoll instance's.
+    pub(super) fn descriptor(&self) -> RawFd {
+        self.poll.as_raw_fd()
     }
 
     /// Gathers events; false when a signal came instead.

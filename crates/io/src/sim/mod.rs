@@ -734,6 +734,10 @@ impl<B: KeptBytes> Driver<B> for SimDriver<B> {
         Some(event)
     }
 
+    fn give_up_after_fork(self) {
+        std::mem::forget(self);
+    }
+
     fn abandon_after_fork(&mut self) {
         self.is_forked = true;
     }

@@ -36,7 +36,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::mem::ManuallyDrop;
 use std::net::SocketAddr;
-use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
 use std::time::{Duration, Instant};
 
@@ -281,9 +281,9 @@ impl<B: KeptBytes> UringDriver<B> {
 
     /// Queues one entry; goes to the kernel early when the queue is full.
     fn push(&mut self, entry: &squeue::Entry) {
+        let mut attempts = 0;
         // SAFETY: everything that an entry points at is owned by its operation's slot (a boxed
         // write, a boxed input buffer, the receive pool) until the final completion.
-        let mut attempts = 0;
         while unsafe { self.ring.submission().push(entry) }.is_err() {
             attempts += 1;
             let submitted = result_of(self.submit());
@@ -835,6 +835,13 @@ impl<B: KeptBytes> Driver<B> for UringDriver<B> {
             }
             return self.next_inline();
         }
+    }
+
+    fn give_up_after_fork(self) {
+        let fd = self.ring.as_raw_fd();
+        std::mem::forget(self);
+        // SAFETY: its owner was forgotten just now.
+        drop(unsafe { OwnedFd::from_raw_fd(fd) });
     }
 
     fn abandon_after_fork(&mut self) {
