@@ -668,3 +668,33 @@ fn without_a_time_limit_a_handler_is_never_overdue() {
     world.wait(10);
     assert!(world.received(client).ends_with("late"));
 }
+
+/// Sees whether what other workers know of this one is taken back.
+#[derive(Debug)]
+struct Slot(Rc<std::cell::Cell<bool>>);
+
+impl theframework::Peers for Slot {
+    fn publish(&self, _: usize) {}
+
+    fn lowest(&self) -> Option<usize> {
+        None
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.set(true);
+    }
+}
+
+#[test]
+fn the_child_of_a_fork_does_not_tell_the_others_that_the_parent_has_ended() {
+    let mut world = World::new(Config::default());
+    let is_taken_back = Rc::default();
+    world
+        .engine
+        .set_peers(Box::new(Slot(Rc::clone(&is_taken_back))));
+    world.engine.abandon_after_fork();
+    drop(world);
+    assert!(!is_taken_back.get());
+}
