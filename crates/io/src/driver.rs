@@ -126,7 +126,7 @@ pub struct Event<S, B> {
 /// A completion driver. One worker, one driver, one thread.
 ///
 /// `B` is the type of bodies that a write keeps alive until its final completion. The driver
-/// stores it and hands it back; it never drops one by itself.
+/// stores it and hands it back; it drops one by itself only when it is dropped with the operation.
 ///
 /// Submitting does no I/O: the operation begins with the next [`turn`](Self::turn). It costs no system
 /// call, but for one on epoll when a descriptor is to be watched that is not yet.

@@ -489,6 +489,9 @@ pub(crate) fn after_fork_in_child(py: Python<'_>) -> PyResult<()> {
     if inherited.is_empty() {
         return Ok(());
     }
+    // Before the pipe behind it is closed. It fails where signals are another interpreter's.
+    let reset = py.import("signal")?.call_method1("set_wakeup_fd", (-1,));
+    drop(reset);
     for address in inherited {
         // SAFETY: hubs are never freed.
         let hub = unsafe { &*(address as *const Hub) };
@@ -506,9 +509,6 @@ pub(crate) fn after_fork_in_child(py: Python<'_>) -> PyResult<()> {
         }
         hub.wakeup.close();
     }
-    let main_only = py.import("signal")?.call_method1("set_wakeup_fd", (-1,));
-    // In the child of a thread that was not the main one, there is none to set.
-    drop(main_only);
     Ok(())
 }
 
