@@ -47,6 +47,8 @@ pub trait Peers: fmt::Debug {
     fn publish(&self, connections: usize);
     /// The fewest connections that any other living worker has.
     fn lowest(&self) -> Option<usize>;
+    /// In the child of a fork: what the others know is about the parent, and stays when this is dropped.
+    fn disown(&mut self);
 }
 
 #[derive(Debug)]
@@ -102,8 +104,10 @@ impl<S> Listeners<S> {
         }
     }
 
-    pub(crate) fn take_peers(&mut self) -> Option<Box<dyn Peers>> {
-        self.peers.take()
+    pub(crate) fn disown_peers(&mut self) {
+        if let Some(peers) = &mut self.peers {
+            peers.disown();
+        }
     }
 
     pub(crate) fn postponement_over(&mut self) {

@@ -402,15 +402,14 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
     /// In the child of a fork by another thread, while this one waited for events: what a wait does
     /// not touch is dropped, and the driver left as it is.
     pub fn give_up_after_fork(mut self) {
-        std::mem::forget(self.listeners.take_peers());
+        self.listeners.disown_peers();
         let Engine { driver, .. } = self;
         driver.give_up_after_fork();
     }
 
     /// In the child of a fork: everything here is the parent's. Drop the engine then.
     pub fn abandon_after_fork(&mut self) {
-        // Dropped, they would say to the others that the parent has ended.
-        std::mem::forget(self.listeners.take_peers());
+        self.listeners.disown_peers();
         self.driver.abandon_after_fork();
     }
 

@@ -18,12 +18,18 @@ pub struct PeerSlot(AtomicU32);
 pub struct SlotPeers<S: AsRef<[PeerSlot]>> {
     slots: S,
     own: usize,
+    /// The slot is another process's: that of the parent.
+    is_disowned: bool,
 }
 
 impl<S: AsRef<[PeerSlot]>> SlotPeers<S> {
     /// The worker whose slot is `own`; `None` if there is no such slot.
     pub fn new(slots: S, own: usize) -> Option<Self> {
-        (own < slots.as_ref().len()).then_some(SlotPeers { slots, own })
+        (own < slots.as_ref().len()).then_some(SlotPeers {
+            slots,
+            own,
+            is_disowned: false,
+        })
     }
 
     /// Whether there is room for other workers.
@@ -51,11 +57,17 @@ impl<S: AsRef<[PeerSlot]>> Peers for SlotPeers<S> {
             .min()
             .map(|lowest| lowest as usize)
     }
+
+    fn disown(&mut self) {
+        self.is_disowned = true;
+    }
 }
 
 impl<S: AsRef<[PeerSlot]>> Drop for SlotPeers<S> {
     fn drop(&mut self) {
-        self.store(0);
+        if !self.is_disowned {
+            self.store(0);
+        }
     }
 }
 

@@ -7,7 +7,9 @@ use std::cell::{Cell, RefCell};
 use std::os::fd::RawFd;
 use std::rc::Rc;
 
-use theframework::{AcceptMode, Body, Config, Engine, ExchangeId, Peers, Route, Router};
+use theframework::{
+    AcceptMode, Body, Config, Engine, ExchangeId, PeerSlot, Peers, Route, Router, SlotPeers,
+};
 use theframework_io::sim::{ClientId, Faults, Net, NoAgenda, SimDriver, SimSocket};
 
 type Kept = Box<[u8]>;
@@ -29,6 +31,8 @@ impl Peers for Other {
     fn lowest(&self) -> Option<usize> {
         Some(self.has.get())
     }
+
+    fn disown(&mut self) {}
 }
 
 struct World {
@@ -669,32 +673,16 @@ fn without_a_time_limit_a_handler_is_never_overdue() {
     assert!(world.received(client).ends_with("late"));
 }
 
-/// Sees whether what other workers know of this one is taken back.
-#[derive(Debug)]
-struct Slot(Rc<std::cell::Cell<bool>>);
-
-impl theframework::Peers for Slot {
-    fn publish(&self, _: usize) {}
-
-    fn lowest(&self) -> Option<usize> {
-        None
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.0.set(true);
-    }
-}
-
 #[test]
 fn the_child_of_a_fork_does_not_tell_the_others_that_the_parent_has_ended() {
-    let mut world = World::new(Config::default());
-    let is_taken_back = Rc::default();
-    world
+    let slots: Rc<[PeerSlot]> = Rc::new([PeerSlot::default(), PeerSlot::default()]);
+    let mut parent = World::new(Config::default());
+    let seen = SlotPeers::new(Rc::clone(&slots), 1).unwrap();
+    parent
         .engine
-        .set_peers(Box::new(Slot(Rc::clone(&is_taken_back))));
-    world.engine.abandon_after_fork();
-    drop(world);
-    assert!(!is_taken_back.get());
+        .set_peers(Box::new(SlotPeers::new(slots, 0).unwrap()));
+    assert_eq!(seen.lowest(), Some(0));
+    parent.engine.abandon_after_fork();
+    drop(parent);
+    assert_eq!(seen.lowest(), Some(0));
 }

@@ -59,6 +59,8 @@ impl Peers for View {
     fn lowest(&self) -> Option<usize> {
         self.0.lowest.get()
     }
+
+    fn disown(&mut self) {}
 }
 
 pub struct Server {
