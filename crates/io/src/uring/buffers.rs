@@ -51,10 +51,21 @@ pub(super) fn provided(user_data: u64) -> Option<Range<u16>> {
 
 /// The runs of neighbours in the buffers that came back to the pool.
 pub(super) fn take_runs(pool: &LeasePool, runs: &mut Vec<(u16, u16)>) {
-    pool.drain_returned(|id| match runs.last_mut() {
-        Some((first, count)) if *first + *count == id => *count += 1,
-        _ => runs.push((id, 1)),
-    });
+    pool.drain_returned(|id| add_to_runs(pool, runs, id));
+}
+
+/// Adds a buffer to the last run, if it lies behind it in memory too: under a sanitizer each is an
+/// allocation of its own.
+pub(super) fn add_to_runs(pool: &LeasePool, runs: &mut Vec<(u16, u16)>, id: u16) {
+    if let Some((first, count)) = runs.last_mut()
+        && *first + *count == id
+        && pool.address(*first).addr().get() + usize::from(*count) * LEASE_SIZE
+            == pool.address(id).addr().get()
+    {
+        *count += 1;
+    } else {
+        runs.push((id, 1));
+    }
 }
 
 pub(super) struct BufferRing {

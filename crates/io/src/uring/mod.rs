@@ -190,12 +190,20 @@ impl<B: KeptBytes> UringDriver<B> {
         Ok(driver)
     }
 
-    /// Gives all buffers to the kernel by one operation, and hears whether it took them.
+    /// Gives all buffers to the kernel, and hears whether it took them.
     fn provide_all(&mut self) -> Result<(), SetupError> {
-        let entry = buffers::provide(&self.pool, 0, self.pool.count());
-        self.push(&entry.user_data(IGNORED));
+        let mut runs = Vec::new();
+        for id in 0..self.pool.count() {
+            buffers::add_to_runs(&self.pool, &mut runs, id);
+        }
+        for &(first, count) in &runs {
+            let entry = buffers::provide(&self.pool, first, count);
+            self.push(&entry.user_data(IGNORED));
+        }
         self.ring.submit().map_err(SetupError::from_os)?;
-        match self.ring.completion().next().map(|entry| entry.result()) {
+        self.reaped.extend(self.ring.completion());
+        let answers = self.reaped.drain(..).map(|entry| entry.result());
+        match answers.min() {
             Some(0..) => Ok(()),
             Some(error) => Err(SetupError::from_errno(-error)),
             None => Err(SetupError::missing("provided buffers")),
