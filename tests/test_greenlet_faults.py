@@ -25,9 +25,8 @@ APP = "tests.apps.greenlets:app"
 FAILED = refusal(500, close=False)
 CANCELLED = "RuntimeError: the wait was cancelled: something switched to its greenlet"
 KINDS = ["RuntimeError", "GreenletExit", "KeyboardInterrupt", "SystemExit"]
-# Greenlets that may lie idle: as many as waited at a time, on a busy machine. A storm that left one
-# for each of its signals would show.
-IDLE_GREENLETS_MAX = 400
+# Greenlets that may lie idle, beside those that a test has made.
+IDLE_GREENLETS_MAX = 60
 
 
 @pytest.fixture(scope="module")

@@ -52,14 +52,6 @@ impl Errno {
     pub fn is_passing(self) -> bool {
         matches!(self.0, libc::ECANCELED | libc::ECONNABORTED | libc::EINTR)
     }
-
-    /// Whether accepting failed for want of descriptors or memory: it may succeed later.
-    pub fn is_exhaustion(self) -> bool {
-        matches!(
-            self.0,
-            libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM
-        )
-    }
 }
 
 impl fmt::Debug for Errno {

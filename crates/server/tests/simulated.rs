@@ -108,6 +108,14 @@ impl World {
         }
     }
 
+    /// Answers a new client with a body that is sent from where it is.
+    fn serve_kept_body(&mut self) {
+        let client = self.client();
+        let id = self.ask(client);
+        let body = vec![b'x'; 5000].into_boxed_slice();
+        self.engine.respond(id, 200, Body::Kept(body));
+    }
+
     fn turn(&mut self) {
         self.engine.turn(true).unwrap();
         self.engine.audit().unwrap();
@@ -120,10 +128,7 @@ fn an_idle_connection_ends_in_time_after_a_body_that_was_sent_from_where_it_is()
         keepalive_timeout_ms: 1000,
         ..Config::default()
     });
-    let client = world.client();
-    let id = world.ask(client);
-    let body = vec![b'x'; 5000].into_boxed_slice();
-    world.engine.respond(id, 200, Body::Kept(body));
+    world.serve_kept_body();
     let answered_ms = world.now_ms();
     while world.engine.connection_count() > 0 {
         world.turn();
@@ -138,10 +143,7 @@ fn a_drain_does_not_wait_for_a_connection_whose_answer_is_just_being_sent() {
         keepalive_timeout_ms: 60_000,
         ..Config::default()
     });
-    let client = world.client();
-    let id = world.ask(client);
-    let body = vec![b'x'; 5000].into_boxed_slice();
-    world.engine.respond(id, 200, Body::Kept(body));
+    world.serve_kept_body();
     world.engine.drain();
     let began_ms = world.now_ms();
     while !world.engine.is_drained() {

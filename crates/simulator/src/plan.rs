@@ -362,6 +362,16 @@ impl<'a> Writer<'a> {
         }
     }
 
+    /// One that others may follow at once: it neither waits for `100 Continue` nor ends the connection.
+    fn wanted_in_a_row(&mut self) -> Wanted {
+        let mut wanted = self.wanted();
+        wanted.expects_continue = false;
+        if wanted.action == "last" {
+            wanted.action = "now";
+        }
+        wanted
+    }
+
     fn send_rest(&mut self) {
         let from = self
             .acts
@@ -554,11 +564,7 @@ impl<'a> Writer<'a> {
     fn half_closing(&mut self, ids: &mut impl Iterator<Item = u32>) {
         self.kind = "half-closing";
         for (_, id) in (0..self.rng.usize(1..5)).zip(ids) {
-            let mut wanted = self.wanted();
-            wanted.expects_continue = false;
-            if wanted.action == "last" {
-                wanted.action = "now";
-            }
+            let wanted = self.wanted_in_a_row();
             self.request(id, wanted);
         }
         self.send_rest();
@@ -569,11 +575,7 @@ impl<'a> Writer<'a> {
     fn resetting(&mut self, ids: &mut impl Iterator<Item = u32>) {
         self.kind = "resetting";
         for (_, id) in (0..self.rng.usize(1..6)).zip(ids) {
-            let mut wanted = self.wanted();
-            wanted.expects_continue = false;
-            if wanted.action == "last" {
-                wanted.action = "now";
-            }
+            let wanted = self.wanted_in_a_row();
             self.request(id, wanted);
         }
         let end = self.rng.usize(0..=self.script.len());
