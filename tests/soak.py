@@ -5,9 +5,13 @@ while its workers are exchanged one after the other; every answer is checked, me
     python -m tests.soak --seconds 60 --requests 0
     python -m tests.soak --driver poll --page docs/soak-poll.md
 
-One worker lives from start to end: its memory after the warm-up (the first fifth of the time) must
-stay within 2 %. The others are told to end every 20 seconds, in the middle of their work, and are
-replaced. Exit status 1 on a wrong answer, on too few requests, or on memory that grows.
+One of two workers lives from start to end; half of the good clients stay with it, so that its load
+is the same throughout. The other is told to end every 20 seconds, in the middle of its work, and is
+replaced. The lasting worker's private memory must stay within 2 %, at rest and under load. At rest:
+when all clients have paused for 25 seconds, behind the first fifth of the time and at the end.
+Under load: the means of eight windows, from a tenth of the time behind the first pause on (a worker
+at rest gives its memory back, and warms up again). Exit status 1 on a wrong answer, on too few
+requests, or on memory that grows.
 """
 
 from __future__ import annotations
@@ -30,7 +34,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
-from statistics import median
+from statistics import mean
 from typing import Any
 
 from tests.client import request
@@ -40,7 +44,10 @@ SECONDS = 600
 REQUESTS = 5_000_000
 GROWTH_MAX = 0.02
 EXCHANGE_SECONDS = 20.0
-SAMPLE_SECONDS = 2.0
+# Twice as long as a worker waits until it gives memory back that nothing uses.
+REST_SECONDS = 25.0
+SAMPLE_SECONDS = 1.0
+WINDOWS = 8
 PIPELINE = 24
 RECONNECTING = 0.01
 CONNECTIONS = 24
@@ -48,6 +55,7 @@ BAD_CONNECTIONS = 16
 _DATE = re.compile(rb"Date: [^\r]{29}\r\n")
 _HEAD = re.compile(rb"HTTP/1\.1 (\d{3}) (?:[^\r]*\r\n)(?:[^\r]+\r\n)*?\r\n")
 _LENGTH = re.compile(rb"Content-Length: (\d+)\r\n")
+_BEGAN = time.monotonic()
 _KINDS = ("good", "slow", "aborting", "oversized", "malformed")
 
 Address = tuple[str, int]
@@ -64,6 +72,8 @@ class Counters:
     answered: dict[str, Synchronized[int]]
     wrong: Synchronized[int]
     is_over: Any
+    # Set while clients may act; all pause while it is not.
+    acts: Any
 
     @classmethod
     def new(cls) -> Counters:
@@ -71,12 +81,19 @@ class Counters:
             {kind: multiprocessing.Value("q", 0) for kind in _KINDS},
             multiprocessing.Value("q", 0),
             multiprocessing.Event(),
+            multiprocessing.Event(),
         )
 
     def add(self, kind: str, count: int = 1) -> None:
         counter = self.answered[kind]
         with counter.get_lock():
             counter.value += count
+
+    def goes_on(self) -> bool:
+        """Waits while clients are to pause; false when the soak is over."""
+        while not self.acts.wait(0.1) and not self.is_over.is_set():
+            pass
+        return not self.is_over.is_set()
 
     @property
     def total(self) -> int:
@@ -100,13 +117,13 @@ def _exchanges() -> list[tuple[bytes, int, bytes]]:
     return small * 3 + users + echoes
 
 
-def good(address: Address, counters: Counters, seed: int) -> None:
-    """Keep many connections busy with pipelines."""
+def good(address: Address, counters: Counters, seed: int, is_wanted: Callable[[int], bool]) -> None:
+    """Keep many connections busy with pipelines; to workers that are wanted only."""
     rng = random.Random(seed)
     exchanges = _exchanges()
     heads: dict[int, bytes] = {}
-    connections = [_connect(address) for _ in range(CONNECTIONS)]
-    while not counters.is_over.is_set():
+    connections = [_connect_to(address, is_wanted) for _ in range(CONNECTIONS)]
+    while counters.goes_on():
         batches = []
         for index, connection in enumerate(connections):
             batch = [rng.randrange(len(exchanges)) for _ in range(rng.randrange(1, PIPELINE))]
@@ -115,21 +132,35 @@ def good(address: Address, counters: Counters, seed: int) -> None:
                 connection.sendall(b"".join(exchanges[number][0] for number in batch))
             except OSError:
                 # Its worker has drained it: what was on its way is asked again.
-                connections[index] = _connect(address)
+                connections[index] = _connect_to(address, is_wanted)
                 batches[-1] = []
         for index, batch in enumerate(batches):
             answered = _read_answers(connections[index], batch, exchanges, heads)
             counters.add("good", answered)
-            # Now and then by itself, so that a new worker gets its share of connections again.
             if answered < len(batch) or rng.random() < RECONNECTING:
                 connections[index].close()
-                connections[index] = _connect(address)
+                connections[index] = _connect_to(address, is_wanted)
 
 
 def _connect(address: Address) -> socket.socket:
     connection = socket.create_connection(address, 20)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return connection
+
+
+def _connect_to(address: Address, is_wanted: Callable[[int], bool]) -> socket.socket:
+    """A connection to a worker whose process id is wanted."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        connection = _connect(address)
+        with contextlib.suppress(ConnectionError):
+            connection.sendall(request("GET", "/pid"))
+            got = connection.recv(4096)
+            if b"\r\nConnection: close\r\n" not in got and is_wanted(int(got.split()[-1])):
+                return connection
+        connection.close()
+        time.sleep(0.001)
+    raise WrongAnswerError("no connection to a worker that is wanted within 20 s")
 
 
 def _read_answers(
@@ -229,7 +260,7 @@ def slow(connection: socket.socket, rng: random.Random) -> None:
 
 def aborting(connection: socket.socket, rng: random.Random) -> None:
     """Asks for much, reads some of it, resets."""
-    wanted = request("GET", "/large/1000000") * 3 + request("POST", "/echo", b"x" * 300_000)
+    wanted = request("GET", "/large/200000") * 3 + request("POST", "/echo", b"x" * 300_000)
     with contextlib.suppress(OSError):
         connection.sendall(wanted[: rng.randrange(1, len(wanted))])
         connection.settimeout(0.05)
@@ -279,7 +310,7 @@ def _act_badly(address: Address, counters: Counters, seed: int) -> None:
     rng = random.Random(seed)
     acts: list[Callable[[socket.socket, random.Random], None]]
     acts = [slow, aborting, oversized, malformed]
-    while not counters.is_over.is_set():
+    while counters.goes_on():
         act = rng.choice(acts)
         try:
             with _connect(address) as connection:
@@ -290,16 +321,11 @@ def _act_badly(address: Address, counters: Counters, seed: int) -> None:
         counters.add(act.__name__)
 
 
-def _run(
-    what: Callable[[Address, Counters, int], None],
-    address: Address,
-    counters: Counters,
-    seed: int,
-) -> None:
+def _run(what: Callable[..., None], address: Address, counters: Counters, *options: Any) -> None:
     """The body of a client process: a wrong answer ends the soak."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        what(address, counters, seed)
+        what(address, counters, *options)
     except BaseException:
         traceback.print_exc()
         counters.wrong.value += 1
@@ -311,10 +337,14 @@ def _run(
 
 @dataclass
 class Sample:
+    """The lasting worker at a moment: private memory, live bytes of the core, and the blocks of the
+    interpreter's allocator."""
+
     seconds: float
     answered: int
-    lasting_kib: int
-    others_kib: list[int]
+    kib: int
+    live: int
+    blocks: int
 
 
 @dataclass
@@ -325,59 +355,86 @@ class Soak:
     counters: Counters
     seconds: float
     samples: list[Sample] = field(default_factory=list)
+    rests: list[Sample] = field(default_factory=list)
     exchanges: int = 0
 
+    def __post_init__(self) -> None:
+        self.lasting = self.server.workers()[0]
+        self.monitor = self.server.client()
+        while self.monitor.get("/memory").json()["pid"] != self.lasting:
+            self.monitor.close()
+            self.monitor = self.server.client()
+
     @property
-    def settled(self) -> list[Sample]:
-        """The samples after the warm-up."""
-        last = self.samples[-1].seconds
-        return [sample for sample in self.samples if sample.seconds >= last / 5]
+    def windows(self) -> list[float]:
+        """Mean memory under load in each window behind the warm-up, in KiB."""
+        began, last = self.rests[0].seconds + self.seconds / 10, self.samples[-1].seconds
+        windows: list[list[int]] = [[] for _ in range(WINDOWS)]
+        for sample in self.samples:
+            if sample.seconds > began:
+                at = int((sample.seconds - began) / (last - began) * WINDOWS)
+                windows[min(at, WINDOWS - 1)].append(sample.kib)
+        return [mean(window) for window in windows]
+
+    @property
+    def spread(self) -> float:
+        """Between the windows under load."""
+        return max(self.windows) / min(self.windows) - 1
 
     @property
     def growth(self) -> float:
-        """By how much the lasting worker's memory has grown after the warm-up: the median of the
-        last third against that of the first, since it goes up and down with what is on its way."""
-        settled = [sample.lasting_kib for sample in self.settled]
-        third = max(1, len(settled) // 3)
-        return median(settled[-third:]) / median(settled[:third]) - 1
+        """From the rest behind the warm-up to that at the end."""
+        return self.rests[-1].kib / self.rests[0].kib - 1
 
     def run(self) -> None:
-        lasting = self.server.workers()[0]
+        self._load(self.seconds / 5)
+        self._rest()
+        self._load(self.seconds * 4 / 5)
+        self._rest()
+
+    def _load(self, seconds: float) -> None:
+        """Let clients act for so long."""
+        self.counters.acts.set()
         began = time.monotonic()
-        exchange_at = began + EXCHANGE_SECONDS
-        printed_at = began
+        exchange_at = printed_at = began + EXCHANGE_SECONDS / 2
         while not self.counters.is_over.is_set():
             time.sleep(SAMPLE_SECONDS)
             now = time.monotonic()
             workers = self.server.workers()
-            if lasting not in workers:
-                raise WrongAnswerError(f"worker {lasting} ended by itself:\n{self.server.log()}")
-            others = [pid for pid in workers if pid != lasting]
-            self.samples.append(
-                Sample(
-                    now - began,
-                    self.counters.total,
-                    _private_kib(lasting),
-                    [_private_kib(pid) for pid in others],
-                )
-            )
+            if self.lasting not in workers:
+                raise WrongAnswerError(f"a worker ended by itself:\n{self.server.log()}")
+            self.samples.append(self._sample())
+            others = [pid for pid in workers if pid != self.lasting]
             if now >= exchange_at and others:
                 exchange_at = now + EXCHANGE_SECONDS
                 self.exchanges += 1
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(others[0], signal.SIGTERM)
             if now >= printed_at:
-                printed_at = now + 10
-                self.print()
-            if now - began >= self.seconds:
-                return
+                printed_at = now + EXCHANGE_SECONDS / 2
+                self.print("", self.samples[-1])
+            if now - began >= seconds:
+                break
+        self.counters.acts.clear()
 
-    def print(self) -> None:
-        sample = self.samples[-1]
+    def _rest(self) -> None:
+        if not self.counters.is_over.is_set():
+            time.sleep(REST_SECONDS)
+            self.rests.append(self._sample())
+            self.print("at rest: ", self.rests[-1])
+
+    def _sample(self) -> Sample:
+        held = self.monitor.get("/memory").json()
+        now = time.monotonic() - _BEGAN
+        kib = _private_kib(self.lasting)
+        return Sample(now, self.counters.total, kib, held["live"], held["blocks"])
+
+    def print(self, what: str, sample: Sample) -> None:
         counts = ", ".join(f"{n.value:,} {k}" for k, n in self.counters.answered.items())
         print(
-            f"{sample.seconds:6.0f} s  {sample.answered:,} requests ({counts}), "
-            f"{sample.lasting_kib:,} KiB, {self.exchanges} workers exchanged",
+            f"{sample.seconds:6.0f} s  {what}{sample.kib:,} KiB, {sample.live:,} live bytes, "
+            f"{sample.blocks:,} blocks; {sample.answered:,} requests ({counts}), "
+            f"{self.exchanges} workers exchanged",
             flush=True,
         )
 
@@ -392,13 +449,14 @@ def _private_kib(pid: int) -> int:
 
 
 @contextlib.contextmanager
-def _clients(address: Address, counters: Counters) -> Iterator[None]:
+def _clients(address: Address, counters: Counters, lasting: int) -> Iterator[None]:
     context = multiprocessing.get_context("fork")
-    kinds = [good, good, bad]
-    processes = [
-        context.Process(target=_run, args=(what, address, counters, seed))
-        for seed, what in enumerate(kinds)
+    kinds: list[tuple[Any, ...]] = [
+        (good, address, counters, 0, lambda pid: pid == lasting),
+        (good, address, counters, 1, lambda pid: pid != lasting),
+        (bad, address, counters, 2),
     ]
+    processes = [context.Process(target=_run, args=kind) for kind in kinds]
     for process in processes:
         process.start()
     try:
@@ -416,7 +474,7 @@ def picture(soak: Soak) -> str:
     """Memory and requests over time, as SVG."""
     width, height, left, bottom = 720, 240, 60, 30
     last = soak.samples[-1]
-    kib_max = max(sample.lasting_kib for sample in soak.samples) * 1.2
+    kib_max = max(sample.kib for sample in soak.samples) * 1.2
 
     def points(value: Callable[[Sample], float], top: float) -> str:
         return " ".join(
@@ -425,7 +483,7 @@ def picture(soak: Soak) -> str:
             for sample in soak.samples
         )
 
-    memory = points(lambda sample: sample.lasting_kib, kib_max)
+    memory = points(lambda sample: sample.kib, kib_max)
     requests = points(lambda sample: sample.answered, last.answered)
     style = 'fill="none" stroke-width="2"'
     return "\n".join(
@@ -436,7 +494,7 @@ def picture(soak: Soak) -> str:
             f'<polyline points="{requests}" stroke="#bbb" {style}/>',
             f'<polyline points="{memory}" stroke="#06c" {style}/>',
             f'<text x="{left}" y="14" fill="#06c">private memory of the lasting worker: '
-            f"{last.lasting_kib:,} KiB at the end</text>",
+            f"{last.kib:,} KiB at the end</text>",
             f'<text x="{left}" y="30" fill="#777">requests: {last.answered:,}</text>',
             f'<line x1="{left}" y1="{height - bottom}" x2="{width}" y2="{height - bottom}" '
             'stroke="black"/>',
@@ -450,21 +508,31 @@ def picture(soak: Soak) -> str:
 
 def report(soak: Soak, driver: str) -> str:
     last = soak.samples[-1]
-    settled = [sample.lasting_kib for sample in soak.settled]
-    rows = "\n".join(f"| {k} | {n.value:,} |" for k, n in soak.counters.answered.items())
+    counts = "\n".join(f"| {k} | {n.value:,} |" for k, n in soak.counters.answered.items())
+    rests = "\n".join(
+        f"| {when} | {rest.kib:,} | {rest.live:,} | {rest.blocks:,} |"
+        for when, rest in zip(("behind the warm-up", "at the end"), soak.rests, strict=True)
+    )
+    windows = ", ".join(f"{window:,.0f}" for window in soak.windows)
     return f"""# Soak on {driver}
 
 Written by `python -m tests.soak --driver {driver}`: {last.seconds:.0f} s,
 {last.answered:,} requests, {soak.exchanges} workers exchanged while they served, wrong answers:
 {soak.counters.wrong.value}.
 
-Private memory of the worker that lived throughout, after the first fifth of the time:
-{min(settled):,} to {max(settled):,} KiB, median {median(settled):,.0f} KiB; the
-median of the last third against that of the first: {soak.growth:+.1%}.
+The worker that lived throughout, when all clients had paused for {REST_SECONDS:.0f} s:
+
+| | private memory (KiB) | live bytes of the core | blocks of the interpreter |
+| --- | ---: | ---: | ---: |
+{rests}
+
+Growth at rest: {soak.growth:+.1%}. Under load its private memory was, in the means of {WINDOWS}
+windows behind the warm-up: {windows} KiB; between the least
+and the most: {soak.spread:.1%}.
 
 | clients | answered or ended as they must |
 | --- | ---: |
-{rows}
+{counts}
 
 ![memory and requests over time](soak-{driver}.svg)
 """
@@ -495,26 +563,29 @@ def main() -> int:
         try:
             assert isinstance(server.address, tuple)
             soak = Soak(server, counters, options.seconds)
-            with _clients(server.address, counters):
+            with _clients(server.address, counters, soak.lasting):
                 soak.run()
-            soak.print()
+            soak.monitor.close()
             troubles = [line for line in server.log().splitlines() if "Traceback" in line]
         finally:
             server.stop()
-    text = report(soak, options.driver)
-    print(text)
-    if options.page is not None:
-        options.page.write_text(text)
-        options.page.with_suffix(".svg").write_text(picture(soak))
     problems = []
     if counters.wrong.value:
         problems.append("wrong answers")
+    else:
+        text = report(soak, options.driver)
+        print(text)
+        if options.page is not None:
+            options.page.write_text(text)
+            options.page.with_suffix(".svg").write_text(picture(soak))
+        if soak.growth > GROWTH_MAX:
+            problems.append(f"memory at rest grew by {soak.growth:.1%}")
+        if soak.spread > GROWTH_MAX:
+            problems.append(f"memory under load was not flat: {soak.spread:.1%}")
     if troubles:
         problems.append(f"{len(troubles)} tracebacks in the log")
     if counters.total < options.requests:
         problems.append(f"only {counters.total:,} requests")
-    if soak.growth > GROWTH_MAX:
-        problems.append(f"memory grew by {soak.growth:.1%}")
     for problem in problems:
         print(f"soak: {problem}", file=sys.stderr)
     return 1 if problems else 0

@@ -25,8 +25,8 @@ APP = "tests.apps.greenlets:app"
 FAILED = refusal(500, close=False)
 CANCELLED = "RuntimeError: the wait was cancelled: something switched to its greenlet"
 KINDS = ["RuntimeError", "GreenletExit", "KeyboardInterrupt", "SystemExit"]
-# Greenlets that may lie idle, beside those that a test has made.
-IDLE_GREENLETS_MAX = 60
+# Greenlets that stay, beside the core's workers: the hub's own.
+OTHER_GREENLETS = 1
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def server(_faulty: list[Server], tmp_path_factory: pytest.TempPathFactory) -> I
     try:
         yield shared
         shared.assert_unchanged()
-        assert int(shared.get("/greenlets").body) < IDLE_GREENLETS_MAX
+        assert int(shared.get("/greenlets").body) == OTHER_GREENLETS
         assert "Fatal" not in shared.log()
         assert "panicked" not in shared.log()
         shared.get("/seen")
@@ -203,6 +203,13 @@ def test_what_is_thrown_into_the_hub_is_reported(server: Server, kind: str) -> N
     server.wait_for_log("thrown into the hub")
 
 
+def test_what_is_thrown_into_the_hub_is_not_reported_by_a_child(server: Server) -> None:
+    with innocents(server):
+        assert server.get("/hub/throw-and-fork").whole() == page("0")
+    server.wait_for_log("reported once")
+    assert server.log().count(f"reported once, to {server.workers()[0]}") == 1
+
+
 def test_a_wait_on_the_hub_greenlet_is_refused(server: Server) -> None:
     with innocents(server):
         assert server.get("/hub/sleeps").whole() == page("went on")
@@ -318,6 +325,20 @@ def test_a_handler_that_does_not_come_back_is_told_its_timeout(start: Start, how
         assert 0.45 < time.monotonic() - began < 2
         assert seen(server) == ["away: HandlerTimeout"]
         assert lost.get("/").whole() == page("hello world")
+
+
+def test_a_handler_that_is_resumed_as_its_time_ends_is_told_its_timeout(start: Start) -> None:
+    """That, and its resumer's waking, come while the worker is kept: the hub sees both at once."""
+    server = start("--handler-timeout", "0.6", app=APP)
+    with server.client() as lost, server.client() as resumer:
+        lost.send(request("GET", "/own/stray/a"))
+        time.sleep(0.2)
+        resumer.send(request("GET", "/resume-late/a/0.2"))
+        time.sleep(0.1)
+        assert server.get("/block/0.4").whole() == page("blocked")
+        assert resumer.read().whole() == page("resumed")
+        assert lost.read().whole() == refusal(503, close=False, retry_after="1")
+        assert seen(server) == ["a: HandlerTimeout"]
 
 
 # A timeout in the middle of a send

@@ -118,6 +118,30 @@ def test_wrk_with_two_thousand_connections(
 
 
 @pytest.mark.long
+def test_what_a_burst_took_is_given_back_under_load(
+    start: Start, measured: Callable[[str], None]
+) -> None:
+    """The worker is never idle behind the burst; each ten seconds it gives its heap back."""
+    server = start("--workers", "1")
+    hello = [Plan([HELLO] * 200)]
+    run(server.address, hello)
+    before = server.memory_kib()
+    held = [Exchange(request("POST", "/echo-late", b"z" * 500_000), 200, b"500000")]
+    run(server.address, [Plan(held) for _ in range(100)])
+    after = server.memory_kib()
+    deadline = time.monotonic() + 25
+    while time.monotonic() < deadline and server.memory_kib() > before + 8 * 1024:
+        run(server.address, hello)
+    last = server.memory_kib()
+    measured(
+        f"private memory before a burst of 100 x 500 KB, behind it, and under load at last: "
+        f"{before:,}, {after:,}, {last:,} KiB"
+    )
+    assert after - before > 32 * 1024
+    assert last - before <= 8 * 1024
+
+
+@pytest.mark.long
 def test_ancestors_crash_is_gone(
     start: Start, program: Callable[[str], str], measured: Callable[[str], None]
 ) -> None:

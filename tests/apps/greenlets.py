@@ -69,10 +69,10 @@ def stats(request: Request, response: Response) -> None:
 
 @app.route("/greenlets")
 def greenlets(request: Request, response: Response) -> None:
-    """How many greenlets there are, dead or alive."""
+    """How many greenlets there are, dead or alive, that are not the core's workers."""
     gc.collect()
     count = sum(isinstance(thing, greenlet.greenlet) for thing in gc.get_objects())
-    text(response, str(count))
+    text(response, str(count - core.stats()["workers"]))
 
 
 @app.route("/seen")
@@ -239,6 +239,17 @@ def hub_throw(request: Request, response: Response) -> None:
     text(response, "went on")
 
 
+@app.route("/hub/throw-and-fork")
+def hub_throw_and_fork(request: Request, response: Response) -> None:
+    """Forks while the report of what it threw stands in the hub's queue."""
+    # Resumed by its timer, it is resumed behind the throw in the same round: before any job.
+    sleep(0.001)
+    hub_greenlet().throw(RuntimeError, f"reported once, to {os.getpid()}")
+    status = _status_of_child("return")
+    if status is not None:
+        text(response, str(status))
+
+
 @app.route("/hub/sleeps")
 def hub_sleeps(request: Request, response: Response) -> None:
     """Code on the hub's greenlet: a finaliser that runs when the hub drops the last reference."""
@@ -395,6 +406,40 @@ def own_away(request: Request, response: Response) -> None:
         _seen.append(f"away: {type(error).__name__}")
         raise
     text(response, "came back")
+
+
+@app.route("/own/stray/{name}")
+def own_stray(request: Request, response: Response) -> None:
+    """Its own greenlet does not come back; somebody else resumes the handler, which waits then."""
+    name = request.params["name"]
+
+    def run() -> None:
+        sleep(0.01)
+        greenlet.getcurrent().parent = hub_greenlet()
+
+    _waiting[name] = greenlet.getcurrent()
+    greenlet.greenlet(run).switch()
+    del _waiting[name]
+    try:
+        sleep(30)
+    except BaseException as error:
+        _seen.append(f"{name}: {type(error).__name__}")
+        raise
+    text(response, "slept")
+
+
+@app.route("/block/{seconds}")
+def block(request: Request, response: Response) -> None:
+    """Keeps the worker for so long."""
+    time.sleep(float(request.params["seconds"]))
+    text(response, "blocked")
+
+
+@app.route("/resume-late/{name}/{seconds}")
+def resume_late(request: Request, response: Response) -> None:
+    sleep(float(request.params["seconds"]))
+    _waiting[request.params["name"]].switch()
+    text(response, "resumed")
 
 
 @app.route("/own/lent/{name}/{then}")

@@ -79,6 +79,14 @@ def echo(request: Request, response: Response) -> None:
     response.write(request.body)
 
 
+@app.route("/echo-late", methods=["POST"])
+def echo_late(request: Request, response: Response) -> None:
+    """Holds the body for a while."""
+    body = request.body
+    sleep(0.5)
+    text(response, str(len(body)))
+
+
 @app.route("/digest", methods=["POST"])
 def digest(request: Request, response: Response) -> None:
     text(response, f"{len(request.body)} {hashlib.sha256(request.body).hexdigest()}")
@@ -401,6 +409,13 @@ def exit_now(request: Request, response: Response) -> None:
 @app.route("/allocations")
 def allocations(request: Request, response: Response) -> None:
     response.json(core.allocation_counts())
+
+
+@app.route("/memory")
+def memory(request: Request, response: Response) -> None:
+    """What this worker holds: live bytes of the core, and blocks of the interpreter."""
+    live_bytes = core.allocation_counts()[2]
+    response.json({"pid": os.getpid(), "live": live_bytes, "blocks": sys.getallocatedblocks()})
 
 
 @app.route("/stats")
