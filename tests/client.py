@@ -32,6 +32,7 @@ REASONS = {
     413: "Content Too Large",
     414: "URI Too Long",
     417: "Expectation Failed",
+    422: "Unprocessable Content",
     431: "Request Header Fields Too Large",
     500: "Internal Server Error",
     501: "Not Implemented",
@@ -148,8 +149,15 @@ class Client:
         length = _body_length(status, headers)
         if method == "HEAD" or status in (204, 304) or status < 200:
             length = 0
-        body = self._read_exactly(length)
+        body = self._read_chunks() if length is None else self._read_exactly(length)
         return Answer(status, reason, headers, body)
+
+    def read_to_end(self) -> bytes:
+        """All that comes until the server closes."""
+        got, self._buffer = [self._buffer], b""
+        while data := self.socket.recv(1 << 18):
+            got.append(data)
+        return b"".join(got)
 
     def request(
         self, method: str, target: str, body: bytes = b"", headers: tuple[str, ...] = ()
@@ -200,6 +208,21 @@ class Client:
         end = self._buffer.index(mark) + len(mark)
         found, self._buffer = self._buffer[:end], self._buffer[end:]
         return found
+
+    def _read_chunks(self) -> bytes:
+        """A chunked body: sizes without leading zeros or extensions, no trailers."""
+        parts = []
+        while True:
+            line = self._read_until(b"\r\n")
+            if not re.fullmatch(rb"(0|[1-9a-f][0-9a-f]*)\r\n", line):
+                raise MalformedError(f"bad chunk size: {line!r}")
+            size = int(line, 16)
+            parts.append(self._read_exactly(size))
+            end = self._read_exactly(2)
+            if end != b"\r\n":
+                raise MalformedError(f"bad end of a chunk: {end!r}")
+            if size == 0:
+                return b"".join(parts)
 
     def _read_exactly(self, length: int) -> bytes:
         parts = [self._buffer[:length]]
@@ -268,10 +291,13 @@ def _check_fields(status: int, headers: list[tuple[str, str]]) -> None:
         raise MalformedError(f"the date is {age:.1f} s old: {date!r}")
 
 
-def _body_length(status: int, headers: list[tuple[str, str]]) -> int:
+def _body_length(status: int, headers: list[tuple[str, str]]) -> int | None:
+    """None: the body is chunked."""
     fields = {name.lower(): value for name, value in headers}
     if "transfer-encoding" in fields:
-        raise MalformedError("no response of this version is chunked")
+        if fields["transfer-encoding"] != "chunked" or "content-length" in fields or status < 200:
+            raise MalformedError(f"bad framing: {headers}")
+        return None
     if status in (204,) or status < 200:
         if "content-length" in fields:
             raise MalformedError(f"Content-Length with status {status}")

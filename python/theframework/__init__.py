@@ -11,11 +11,21 @@ def hello(request: Request, response: Response) -> None:
 app.run(port=8000)
 """
 
-from theframework._framework_core import HandlerTimeout, Next, Request, Response, sleep
+from theframework._framework_core import (
+    BodyError,
+    ClientDisconnected,
+    HandlerTimeout,
+    Next,
+    Request,
+    Response,
+    sleep,
+)
 from theframework._version import __version__
 from theframework.app import Framework
 
 __all__ = [
+    "BodyError",
+    "ClientDisconnected",
     "Framework",
     "HandlerTimeout",
     "Next",

@@ -4,7 +4,7 @@ One hub runs per worker process, on the thread that calls `serve`. Handlers run 
 that thread. Private: applications use the names that `theframework` exports.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, final
 
 @final
@@ -17,8 +17,13 @@ class Application:
         pattern: str,
         methods: list[str],
         handler: Callable[[Request, Response], object],
+        stream: bool = False,
+        max_stream_size: int | None = None,
     ) -> None:
         """Add one pattern: ``{name}`` takes one segment, ``{*name}`` the non-empty remainder.
+
+        With `stream` its handlers take request bodies while they arrive, of at most
+        `max_stream_size` bytes (0: no limit; None: as the setting says).
 
         Raises `ValueError` for a malformed pattern, one that conflicts with another, and a method
         that the pattern already has.
@@ -59,7 +64,27 @@ class Request:
 
     @property
     def body(self) -> bytes:
-        """The whole body, decoded when it came chunked; at most ``max_body_size``."""
+        """The whole body, decoded when it came chunked; at most ``max_body_size``.
+
+        Raises `RuntimeError` on a route that streams.
+        """
+
+    def stream(self) -> Iterator[bytes]:
+        """The body as it arrives, in pieces of at most 64 KiB; without ``stream=True`` on the
+        route, all of it at once.
+
+        Parks the handler while nothing is there. What is not taken stays with the client: at most
+        one piece is received ahead. A step raises `ClientDisconnected` when the client has gone,
+        `BodyError` when the body is malformed, too slow (``read_timeout``, ``min_body_rate``) or
+        too long, and `RuntimeError` when the request is over. Costs one copy of each byte.
+        """
+
+    @property
+    def disconnected(self) -> bool:
+        """Whether the client has gone, or has closed its side at least; False once answered.
+
+        Seen when the worker next looks, so after a wait at the latest. Costs no system call.
+        """
 
     @property
     def params(self) -> dict[str, str]:
@@ -77,7 +102,7 @@ class Request:
 
 @final
 class Response:
-    """The response of one exchange, sent when the handler returns."""
+    """The response of one exchange, sent when the handler returns, or while it streams."""
 
     status: int
 
@@ -94,7 +119,43 @@ class Response:
         """Add a header beside earlier ones of that name; errors as in `set_header`."""
 
     def write(self, data: str | bytes) -> None:
-        """Append to the body; text is sent as UTF-8."""
+        """Append to the body; text is sent as UTF-8.
+
+        Once the response streams, the piece is sent: at the latest when the handler waits or
+        returns. Parks the handler while the client has more than 64 KiB to take. Raises
+        `ClientDisconnected` when the client has gone, and `ValueError` when more is written than
+        was announced.
+        """
+
+    def stream(
+        self,
+        iterable: Iterable[str | bytes] | None = None,
+        *,
+        content_length: int | None = None,
+    ) -> None:
+        """Send the response while it is made: each item of `iterable`, and each `write` after it.
+
+        The head goes out with the first piece; status and headers cannot be changed then
+        (`RuntimeError`), and ``handler_timeout`` has ended. The body is chunked, unless its length
+        is announced by `content_length` or a ``Content-Length`` header; for HTTP/1.0 it ends with
+        the connection. When the handler raises after the head, the connection is closed before the
+        body's end, so that the client notices. `iterable` is closed if it can be. Errors as in
+        `write`.
+        """
+
+    def send_event(
+        self,
+        data: str,
+        event: str | None = None,
+        *,
+        id: str | None = None,
+        retry: int | None = None,
+    ) -> None:
+        """Send one server-sent event; the first one starts the response as an event stream.
+
+        `data` may have several lines. `event` and `id` are one line each (`ValueError`), `retry` is
+        in milliseconds. Errors as in `write`.
+        """
 
     def json(self, obj: Any, status: int | None = None) -> None:
         """Write `obj` as JSON and set the content type, and the status if given."""
@@ -107,6 +168,18 @@ class Next:
     """The rest of the middleware chain and the handler, as one callable."""
 
     def __call__(self, request: Request = ..., response: Response = ..., /) -> None: ...
+
+class ClientDisconnected(Exception):
+    """The client has gone: raised by what would read more of its request, or write to it.
+
+    A handler may let it pass: it is not logged, and nobody is answered.
+    """
+
+class BodyError(Exception):
+    """A streamed body cannot be read further: ``args[0]`` is 400, 408 or 413.
+
+    A handler that lets it pass answers with that status and ends the connection.
+    """
 
 class HandlerTimeout(BaseException):
     """Raised in a handler at its next wait once ``handler_timeout`` has passed."""

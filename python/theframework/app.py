@@ -19,12 +19,26 @@ class Framework:
     def __init__(self) -> None:
         self._application = Application()
 
-    def route(self, path: str, methods: Iterable[str] = ("GET",)) -> Callable[[H], H]:
+    def route(
+        self,
+        path: str,
+        methods: Iterable[str] = ("GET",),
+        *,
+        stream: bool = False,
+        max_stream_size: int | None = None,
+    ) -> Callable[[H], H]:
         """Decorate a handler for `path` and `methods`; GET answers HEAD too.
 
         ``{name}`` matches one segment, ``{*name}`` the remainder of the path; both are in
         ``request.params``. Raises `ValueError` for a bad or conflicting pattern.
+
+        With `stream` the handler starts as soon as a request's head is there, and takes its body
+        by ``request.stream()`` while it arrives; ``max_body_size`` does not hold for it, but
+        `max_stream_size` (bytes; 0 for no limit; None for the setting of that name). There is no
+        ``handler_timeout`` then.
         """
+        if max_stream_size is not None and (not stream or max_stream_size < 0):
+            raise ValueError("max_stream_size is for routes that stream, and not negative")
         if isinstance(methods, str):
             raise TypeError(f"methods must be a list of names: methods=[{methods!r}]")
         names = [name.upper() for name in methods]
@@ -34,7 +48,7 @@ class Framework:
         def add(handler: H) -> H:
             if not callable(handler):
                 raise TypeError(f"the handler of {path!r} is not callable: {handler!r}")
-            self._application.add_route(path, names, handler)
+            self._application.add_route(path, names, handler, stream, max_stream_size)
             return handler
 
         return add

@@ -242,6 +242,11 @@ class Settings:
     max_body_size: int = _size(
         1_048_576, "Largest request body; exactly this size passes, a larger one gets 413."
     )
+    max_stream_size: int = _size(
+        0,
+        "Largest request body of a route that streams, unless the route says; a larger one gets "
+        "413, or the handler BodyError. 0: no limit.",
+    )
     read_ahead: int = _size(
         65_536,
         "Bytes of later requests that a connection holds while a handler of it runs.",

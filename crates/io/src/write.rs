@@ -1,8 +1,10 @@
-//! One pending write: a write arena and, behind it, at most one body that is sent from where it is.
+//! One pending write: a write arena and, behind it, at most one body that is sent from where it is,
+//! and behind that a few bytes that end the body's frame.
 //!
-//! The write owns both until its own final completion, and nobody else may reset or return them
-//! (the race of seed `000`). It lives in a box, so the message header and the two vectors that the
-//! kernel reads have a stable address; they are filled by the driver just before submission.
+//! The write owns all of them until its own final completion, and nobody else may reset or return them
+//! (the race of seed `000`). It lives in a box, so the message header, the vectors and the tail that
+//! the kernel reads have a stable address; header and vectors are filled by the driver just before
+//! submission.
 
 use std::fmt;
 use std::ptr::NonNull;
@@ -72,13 +74,18 @@ unsafe impl KeptBytes for NoBody {
     }
 }
 
+/// Bytes that a [tail](Write::extend_tail) has room for: the end of a chunk, and of a chunked body.
+const TAIL_MAX: usize = 8;
+
 /// Everything that one write sends, and how far it has come.
 pub struct Write<B> {
     arena: WriteArena,
     body: Option<B>,
+    tail: [u8; TAIL_MAX],
+    tail_len: u8,
     sent: usize,
     message: libc::msghdr,
-    vectors: [libc::iovec; 2],
+    vectors: [libc::iovec; 3],
 }
 
 impl<B> fmt::Debug for Write<B> {
@@ -101,10 +108,12 @@ impl<B: KeptBytes> Write<B> {
         Write {
             arena,
             body: None,
+            tail: [0; TAIL_MAX],
+            tail_len: 0,
             sent: 0,
             // SAFETY: all-zero bytes are a valid msghdr: null pointers and zero lengths.
             message: unsafe { std::mem::zeroed() },
-            vectors: [NO_VECTOR; 2],
+            vectors: [NO_VECTOR; 3],
         }
     }
 
@@ -120,14 +129,31 @@ impl<B: KeptBytes> Write<B> {
         self.body = Some(body);
     }
 
-    /// Whether a body closes this write: nothing can be appended.
+    /// Puts a few bytes behind the body; false if they do not fit.
+    pub fn extend_tail(&mut self, bytes: &[u8]) -> bool {
+        debug_assert!(
+            self.body
+                .as_ref()
+                .is_some_and(|body| !body.as_bytes().is_empty()),
+            "a tail ends a body's frame"
+        );
+        let start = usize::from(self.tail_len);
+        let Some(room) = self.tail.get_mut(start..start + bytes.len()) else {
+            return false;
+        };
+        room.copy_from_slice(bytes);
+        self.tail_len += bytes.len() as u8;
+        true
+    }
+
+    /// Whether a body closes this write: nothing can be appended but a tail.
     pub fn is_sealed(&self) -> bool {
         self.body.is_some()
     }
 
     /// All bytes of this write, sent or not.
     pub fn len(&self) -> usize {
-        self.arena.len() + self.body.as_ref().map_or(0, |body| body.as_bytes().len())
+        self.all().into_iter().map(<[u8]>::len).sum()
     }
 
     /// Whether there is nothing to send.
@@ -148,6 +174,7 @@ impl<B: KeptBytes> Write<B> {
     /// Takes the body out of an ended write and makes the arena ready for the next one.
     pub fn recycle(&mut self) -> Option<B> {
         self.sent = 0;
+        self.tail_len = 0;
         self.arena.truncate(0);
         self.body.take()
     }
@@ -157,10 +184,7 @@ impl<B: KeptBytes> Write<B> {
     /// `no-recycle`.
     pub(crate) fn check_alive(&self) {
         if !RECYCLES {
-            for piece in [
-                self.arena.as_slice(),
-                self.body.as_ref().map_or(&[], KeptBytes::as_bytes),
-            ] {
+            for piece in self.all() {
                 std::hint::black_box(piece.iter().fold(0, |sum, &byte| sum ^ byte));
             }
         }
@@ -171,35 +195,36 @@ impl<B: KeptBytes> Write<B> {
         debug_assert!(self.sent <= self.len());
     }
 
-    /// All bytes of this write, sent or not, as the one or two pieces that it consists of.
-    #[cfg(feature = "sim")]
-    pub(crate) fn all(&self) -> (&[u8], &[u8]) {
+    /// All bytes of this write, sent or not, as the pieces that it consists of.
+    pub(crate) fn all(&self) -> [&[u8]; 3] {
         let body = self.body.as_ref().map_or(&[][..], KeptBytes::as_bytes);
-        (self.arena.as_slice(), body)
+        let tail = &self.tail[..usize::from(self.tail_len)];
+        [self.arena.as_slice(), body, tail]
     }
 
-    /// What is still to be sent, as the one or two pieces that it consists of.
-    pub(crate) fn remaining(&self) -> (&[u8], &[u8]) {
-        let head = self.arena.as_slice();
-        let body = self.body.as_ref().map_or(&[][..], KeptBytes::as_bytes);
-        if self.sent < head.len() {
-            (&head[self.sent..], body)
-        } else {
-            (&body[self.sent - head.len()..], &[])
+    /// What is still to be sent, as the pieces that it consists of; empty ones come last.
+    pub(crate) fn remaining(&self) -> [&[u8]; 3] {
+        let mut sent = self.sent;
+        let mut pieces = self.all();
+        while sent >= pieces[0].len() && !pieces[1].is_empty() {
+            sent -= pieces[0].len();
+            pieces = [pieces[1], pieces[2], &[]];
         }
+        pieces[0] = &pieces[0][sent..];
+        pieces
     }
 
-    /// Fills the message header for the two pieces that remain; valid while the write is boxed and
+    /// Fills the message header for the pieces that remain; valid while the write is boxed and
     /// neither moved out nor appended to.
     pub(crate) fn message(&mut self) -> *const libc::msghdr {
-        let (first, second) = self.remaining();
-        let as_vector = |piece: &[u8]| libc::iovec {
+        let pieces = self.remaining();
+        let count = pieces.iter().filter(|piece| !piece.is_empty()).count();
+        self.vectors = pieces.map(|piece| libc::iovec {
             iov_base: piece.as_ptr().cast_mut().cast(),
             iov_len: piece.len(),
-        };
-        self.vectors = [as_vector(first), as_vector(second)];
+        });
         self.message.msg_iov = self.vectors.as_mut_ptr();
-        self.message.msg_iovlen = 2;
+        self.message.msg_iovlen = count;
         &raw const self.message
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Mutex;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use theframework::{RouteError, Router};
+use theframework::{RouteError, Router, StreamLimit};
 
 /// Route table and middleware of one application.
 #[pyclass(frozen, module = "theframework")]
@@ -56,9 +56,19 @@ impl Application {
         }
     }
 
-    /// Adds a handler for a pattern and some methods; all of them, or none.
+    /// Adds a handler for a pattern and some methods; all of them, or none. With `stream` it takes
+    /// request bodies as they arrive, of at most `max_stream_size` bytes (0: no limit; None: as the
+    /// setting says).
     #[expect(clippy::needless_pass_by_value, reason = "what PyO3 extracts")]
-    fn add_route(&self, pattern: &str, methods: Vec<String>, handler: Py<PyAny>) -> PyResult<()> {
+    #[pyo3(signature = (pattern, methods, handler, stream = false, max_stream_size = None))]
+    fn add_route(
+        &self,
+        pattern: &str,
+        methods: Vec<String>,
+        handler: Py<PyAny>,
+        stream: bool,
+        max_stream_size: Option<u64>,
+    ) -> PyResult<()> {
         let mut tables = self.lock();
         let endpoint = tables.handlers.len() as u32;
         let mut router = tables.router.clone();
@@ -66,6 +76,12 @@ impl Application {
             router
                 .add(pattern, method, endpoint)
                 .map_err(|error: RouteError| PyValueError::new_err(error.to_string()))?;
+        }
+        if stream {
+            router.stream(
+                endpoint,
+                max_stream_size.map_or(StreamLimit::Default, StreamLimit::Bytes),
+            );
         }
         tables.router = router;
         tables.handlers.push(handler);

@@ -810,6 +810,23 @@ pub(crate) fn sleep(py: Python<'_>, seconds: f64) -> PyResult<()> {
         py.import("time")?.call_method1("sleep", (seconds,))?;
         return Ok(());
     };
+    wait(py, hub, WaitFor::Time((seconds * 1e6).min(1e15) as u64))
+}
+
+/// What a greenlet waits for.
+#[derive(Copy, Clone)]
+pub(crate) enum WaitFor {
+    /// So many microseconds.
+    Time(u64),
+    /// More of a request's body.
+    Body(ExchangeId),
+    /// A client that takes more of its response.
+    Room(ExchangeId),
+}
+
+/// Parks the calling greenlet until what it waits for is there, or may be. Whatever else ends the wait
+/// is raised, and nothing of the wait is left then.
+pub(crate) fn wait(py: Python<'_>, hub: &'static Hub, what: WaitFor) -> PyResult<()> {
     let own = hub.waiting_greenlet(py)?;
     let exchange = hub.running.exchange_of(&own);
     if let Some(id) = exchange
@@ -826,17 +843,24 @@ pub(crate) fn sleep(py: Python<'_>, seconds: f64) -> PyResult<()> {
             times_out: false,
         })
         .map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
-    let wait_us = (seconds * 1e6).min(1e15) as u64;
+    let value = u64::from(key.index) << 32 | u64::from(key.generation);
     let timer = hub.with(|engine| {
+        let timer = match what {
+            WaitFor::Time(wait_us) => Some(engine.set_timer(engine.clock_us() + wait_us, value)),
+            WaitFor::Body(id) => {
+                engine.wait_for_body(id, value);
+                None
+            }
+            WaitFor::Room(id) => {
+                engine.wait_for_room(id, value);
+                None
+            }
+        };
         if let Some(id) = exchange {
             engine.set_tag(id, key.to_u64());
             engine.park(id);
         }
-        let at_us = engine.clock_us() + wait_us;
-        engine.set_timer(
-            at_us,
-            u64::from(key.index) << 32 | u64::from(key.generation),
-        )
+        timer
     });
     hub.running.leaves(&own);
     drop(own);
@@ -853,8 +877,11 @@ pub(crate) fn sleep(py: Python<'_>, seconds: f64) -> PyResult<()> {
     let owes_timeout =
         was_told && !matches!(&result, Err(error) if error.is_instance_of::<HandlerTimeout>(py));
     hub.with(|engine| {
-        if let Some(timer) = timer {
+        if let Some(timer) = timer.flatten() {
             engine.cancel_timer(timer);
+        }
+        if let WaitFor::Body(id) | WaitFor::Room(id) = what {
+            engine.forget_waiter(id, value);
         }
         if let Some(id) = exchange {
             // A greenlet of the handler's own may have gone into a wait since.

@@ -7,6 +7,7 @@
 //! | `worker` | one exchange: objects, context, middleware, handler, answer |
 //! | `application` | routes, handlers and middleware as Python registers them |
 //! | `request`, `response` | the two objects that a handler sees |
+//! | `stream` | a request's body as an iterator, and the form of server-sent events |
 //! | `greenlet` | greenlet's C API: nothing else switches |
 //! | `body` | Python objects that a pending write keeps alive |
 //! | `gil` | state of a Python object that the GIL guards |
@@ -35,6 +36,7 @@ mod running;
 mod schedule;
 mod scratch;
 mod settings;
+mod stream;
 mod text;
 mod worker;
 
@@ -50,6 +52,21 @@ pyo3::create_exception!(
     HandlerTimeout,
     pyo3::exceptions::PyBaseException,
     "Raised in a handler at its next wait once handler_timeout has passed."
+);
+
+pyo3::create_exception!(
+    theframework,
+    ClientDisconnected,
+    pyo3::exceptions::PyException,
+    "The client has gone: raised by what would read more of its request, or write to it."
+);
+
+pyo3::create_exception!(
+    theframework,
+    BodyError,
+    pyo3::exceptions::PyException,
+    "A streamed request body cannot be read further. Its first argument is the status that says why: \
+     400 (malformed), 408 (too slow) or 413 (too long). A handler that lets it pass answers with that."
 );
 
 pyo3::create_exception!(
@@ -111,6 +128,10 @@ fn _framework_core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(hub::stop, module)?)?;
     module.add_function(wrap_pyfunction!(hub::sleep, module)?)?;
     module.add_function(wrap_pyfunction!(hub::stats, module)?)?;
+    let py = module.py();
+    module.add("ClientDisconnected", py.get_type::<ClientDisconnected>())?;
+    module.add("BodyError", py.get_type::<BodyError>())?;
+    module.add_class::<stream::BodyStream>()?;
     module.add("DriverError", module.py().get_type::<DriverError>())?;
     module.add_function(wrap_pyfunction!(choose_driver, module)?)?;
     module.add_function(wrap_pyfunction!(io_uring_features, module)?)?;

@@ -18,6 +18,7 @@ use crate::gil::{GilBound, ObjectPool, Slot};
 use crate::greenlet::reference_count;
 use crate::hub::{Hub, hub};
 use crate::scratch;
+use crate::stream::BodyStream;
 use crate::text::{header_name, latin1};
 
 type View<'a> = RequestView<'a, PyBody>;
@@ -52,6 +53,7 @@ struct Kept {
     fields: Vec<(Vec<u8>, Vec<u8>)>,
     params: Vec<(String, Vec<u8>)>,
     body: Vec<u8>,
+    streams: bool,
     client: Option<String>,
 }
 
@@ -270,7 +272,12 @@ impl Kept {
                 .enumerate()
                 .filter_map(|(index, name)| Some((name.clone(), view.param(index)?.to_vec())))
                 .collect(),
-            body: view.body().to_vec(),
+            body: if view.streams() {
+                Vec::new()
+            } else {
+                view.body().to_vec()
+            },
+            streams: view.streams(),
             client,
         }
     }
@@ -369,6 +376,11 @@ impl Request {
     #[getter]
     fn body<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
         self.0.body.get_or_make(py, || {
+            if self.read(|view: &View<'_>| View::streams(view), |kept| kept.streams)? {
+                return Err(PyRuntimeError::new_err(
+                    "this route streams its body: iterate over request.stream()",
+                ));
+            }
             self.read(
                 |view| {
                     // A large body was received into the object itself.
@@ -394,6 +406,37 @@ impl Request {
         }
         let hub: &Hub = hub().ok_or_else(over)?;
         Ok(hub.with(|engine| engine.client(self.0.id.get())).flatten())
+    }
+
+    /// The body as it arrives: an iterator of `bytes`. Where the route does not stream, all of it at
+    /// once.
+    fn stream<'py>(own: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        let py = own.py();
+        let state = &own.get().0;
+        if state.kept.get().is_some() {
+            return Err(over());
+        }
+        if own
+            .get()
+            .read(|view: &View<'_>| View::streams(view), |_| false)?
+        {
+            let stream = BodyStream::new(own.clone().unbind(), state.id.get());
+            return Ok(Bound::new(py, stream)?.into_any());
+        }
+        let body = own.get().body(py)?;
+        let pieces = PyList::empty(py);
+        if !body.as_bytes().is_empty() {
+            pieces.append(body)?;
+        }
+        Ok(pieces.try_iter()?.into_any())
+    }
+
+    /// Whether the client has gone, or has closed its side of the connection at least.
+    #[getter]
+    fn disconnected(&self) -> bool {
+        hub()
+            .and_then(|hub| hub.with(|engine| engine.is_disconnected(self.0.id.get())))
+            .unwrap_or(false)
     }
 
     /// The body as JSON.

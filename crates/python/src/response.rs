@@ -1,7 +1,9 @@
-//! `Response`: what a handler answers. Sent when the handler and its middleware have returned.
+//! `Response`: what a handler answers. Sent when the handler and its middleware have returned, or, when
+//! it streams, while they write.
 //!
 //! Fields go straight to the exchange's arena. Of the body, the first piece is kept as the object
-//! that it is; only when a second one comes are they joined.
+//! that it is; only when a second one comes are they joined. A response that streams is started by its
+//! first piece, and each piece goes to the engine at once.
 
 use std::cell::{Cell, RefCell};
 
@@ -9,12 +11,13 @@ use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyString};
-use theframework::{Body, ExchangeId, HeaderError};
+use theframework::{Body, ExchangeId, HeaderError, Room, WriteError};
 use theframework_io::KeptBytes;
 
+use crate::ClientDisconnected;
 use crate::body::PyBody;
 use crate::gil::{GilBound, ObjectPool};
-use crate::hub::{Hub, PyEngine, hub};
+use crate::hub::{Hub, PyEngine, WaitFor, hub, wait};
 use crate::text::with_latin1;
 
 /// The response of one exchange.
@@ -27,6 +30,9 @@ struct State {
     /// Whether the body has text: decides the content type that is given by itself.
     is_text: Cell<bool>,
     body: RefCell<Content>,
+    streams: Cell<bool>,
+    /// The length that a streamed body will have, where the handler says so.
+    length: Cell<Option<u64>>,
 }
 
 #[derive(Default)]
@@ -48,6 +54,8 @@ impl Response {
             let state = &used.get().0;
             state.id.set(id);
             state.status.set(200);
+            state.streams.set(false);
+            state.length.set(None);
             return Ok(used);
         }
         let state = State {
@@ -55,6 +63,8 @@ impl Response {
             status: Cell::new(200),
             is_text: Cell::new(true),
             body: RefCell::new(Content::Empty),
+            streams: Cell::new(false),
+            length: Cell::new(None),
         };
         Bound::new(py, Response(GilBound::new(state)))
     }
@@ -84,6 +94,7 @@ impl Response {
 
     fn set_field(&self, name: &[u8], value: &[u8], replace: bool) -> PyResult<()> {
         let hub = hub().ok_or_else(over)?;
+        self.not_started(hub)?;
         match hub.with(|engine| engine.set_field(self.0.id.get(), name, value, replace)) {
             Some(Ok(())) => Ok(()),
             Some(Err(HeaderError::Invalid(why))) => Err(PyValueError::new_err(why.to_string())),
@@ -92,6 +103,13 @@ impl Response {
             )),
             Some(Err(HeaderError::Over)) | None => Err(over()),
         }
+    }
+
+    fn not_streaming(&self) -> PyResult<()> {
+        if self.0.streams.get() {
+            return Err(PyRuntimeError::new_err("the response streams"));
+        }
+        Ok(())
     }
 
     fn set(
@@ -105,8 +123,129 @@ impl Response {
         })??
     }
 
+    /// An error when the head has gone out: it cannot be changed any more.
+    fn not_started(&self, hub: &Hub) -> PyResult<()> {
+        if self.0.streams.get()
+            && hub.with(|engine| engine.has_started(self.0.id.get())) == Some(true)
+        {
+            return Err(PyRuntimeError::new_err(
+                "the head of the response has been sent",
+            ));
+        }
+        Ok(())
+    }
+
+    /// From here on pieces go out as they are written; what was written before is the first.
+    fn begin_stream(&self, py: Python<'_>) -> PyResult<()> {
+        if self.0.streams.replace(true) {
+            return Ok(());
+        }
+        match self.0.body.take() {
+            Content::Empty => Ok(()),
+            Content::One(body) => self.send(py, body),
+            Content::Many(bytes) => self.send(py, PyBody::Joined(bytes.into_boxed_slice())),
+        }
+    }
+
+    /// Writes the head, if that has not been done.
+    fn start(&self, hub: &Hub, has_body: bool) -> PyResult<()> {
+        let id = self.0.id.get();
+        let is_started = hub.with(|engine| {
+            if engine.has_started(id) {
+                return true;
+            }
+            if has_body && !engine.has_field(id, b"content-type") {
+                let _ = engine.set_field(id, b"Content-Type", self.default_type(), false);
+            }
+            let length = self.0.length.get().or_else(|| engine.announced_length(id));
+            engine.start_response(id, self.0.status.get(), length)
+        });
+        match is_started {
+            Some(true) => Ok(()),
+            _ => Err(gone()),
+        }
+    }
+
+    /// Sends one piece; parks the handler while the client takes nothing.
+    fn send(&self, py: Python<'_>, piece: PyBody) -> PyResult<()> {
+        let result = self.make_room(py).and_then(|hub| {
+            let id = self.0.id.get();
+            if piece.as_bytes().len() <= PyEngine::COPY_MAX {
+                let sent = hub.with(|engine| {
+                    engine
+                        .write_body(id, Body::Copied(piece.as_bytes()))
+                        .map_err(|(error, _)| error)
+                });
+                return sent.unwrap_or(Err(WriteError::NoRoom)).map_err(refused);
+            }
+            Ok(())
+        });
+        if result.is_err() || piece.as_bytes().len() <= PyEngine::COPY_MAX {
+            piece.drop_with(py);
+            return result;
+        }
+        let Some(hub) = hub() else {
+            piece.drop_with(py);
+            return Err(over());
+        };
+        let sent = hub.with(
+            |engine| match engine.write_body(self.0.id.get(), Body::Kept(piece)) {
+                Ok(()) => Ok(()),
+                Err((error, Body::Kept(piece))) => Err((error, Some(piece))),
+                Err((error, Body::Copied(_))) => Err((error, None)),
+            },
+        );
+        match sent {
+            Some(Err((error, piece))) => {
+                if let Some(piece) = piece {
+                    piece.drop_with(py);
+                }
+                Err(refused(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Waits until a piece can be written; the head is out then.
+    fn make_room(&self, py: Python<'_>) -> PyResult<&'static Hub> {
+        let hub = hub().ok_or_else(over)?;
+        self.start(hub, true)?;
+        let id = self.0.id.get();
+        loop {
+            match hub.with(|engine| engine.room(id)).unwrap_or(Room::Over) {
+                Room::Ready => return Ok(hub),
+                Room::Full => wait(py, hub, WaitFor::Room(id))?,
+                Room::Gone => return Err(gone()),
+                Room::Over => return Err(over()),
+            }
+        }
+    }
+
+    /// The content type that a body gets which was given none.
+    fn default_type(&self) -> &'static [u8] {
+        if self.0.is_text.get() {
+            b"text/plain; charset=utf-8"
+        } else {
+            b"application/octet-stream"
+        }
+    }
+
     /// Gives the finished answer to the engine.
-    pub(crate) fn finish(&self, py: Python<'_>, hub: &Hub) {
+    pub(crate) fn finish(&self, py: Python<'_>, hub: &Hub) -> PyResult<()> {
+        if self.0.streams.get() {
+            // Without a piece it is an empty body.
+            if self.start(hub, false).is_err() {
+                hub.with(|engine| engine.abort_response(self.0.id.get()));
+                return Ok(());
+            }
+            let is_whole = hub.with(|engine| engine.finish_response(self.0.id.get()));
+            if is_whole == Some(false) {
+                return Err(PyRuntimeError::new_err(
+                    "the response ended before the length that it had announced",
+                ));
+            }
+            return Ok(());
+        }
         let content = self.0.body.take();
         let kept = hub.with(|engine| {
             let is_empty = match &content {
@@ -115,12 +254,8 @@ impl Response {
                 Content::Many(bytes) => bytes.is_empty(),
             };
             if !is_empty && !engine.has_field(self.0.id.get(), b"content-type") {
-                let default: &[u8] = if self.0.is_text.get() {
-                    b"text/plain; charset=utf-8"
-                } else {
-                    b"application/octet-stream"
-                };
                 // Without memory for it, the answer goes without.
+                let default = self.default_type();
                 let _ = engine.set_field(self.0.id.get(), b"Content-Type", default, false);
             }
             let status = self.0.status.get();
@@ -151,6 +286,20 @@ impl Response {
         if let Some(body) = kept.flatten() {
             body.drop_with(py);
         }
+        Ok(())
+    }
+}
+
+fn gone() -> PyErr {
+    ClientDisconnected::new_err("the client has gone")
+}
+
+fn refused(error: WriteError) -> PyErr {
+    match error {
+        WriteError::NoRoom => gone(),
+        WriteError::TooLong => {
+            PyValueError::new_err("more is written than the Content-Length that was announced")
+        }
     }
 }
 
@@ -172,6 +321,9 @@ impl Response {
 
     /// Sets the status, 200 to 599.
     fn set_status(&self, status: i64) -> PyResult<()> {
+        if let Some(hub) = hub() {
+            self.not_started(hub)?;
+        }
         match u16::try_from(status) {
             Ok(status @ 200..=599) => {
                 self.0.status.set(status);
@@ -193,7 +345,7 @@ impl Response {
         self.set(name, value, false)
     }
 
-    /// Appends `str` (as UTF-8) or bytes-like data to the body.
+    /// Appends `str` (as UTF-8) or bytes-like data to the body; sends it, if the response streams.
     fn write(&self, data: &Bound<'_, PyAny>) -> PyResult<()> {
         let py = data.py();
         let is_text = data.is_instance_of::<PyString>();
@@ -220,6 +372,12 @@ impl Response {
                 PyBody::Joined(copied.into_boxed_slice())
             }
         };
+        if self.0.streams.get() {
+            if hub().is_some_and(|hub| self.not_started(hub).is_ok()) {
+                self.0.is_text.set(is_text);
+            }
+            return self.send(py, piece);
+        }
         let before = self.0.body.take();
         let (after, done) = match before {
             Content::Empty => {
@@ -249,6 +407,7 @@ impl Response {
     #[pyo3(signature = (obj, status = None))]
     fn json(&self, py: Python<'_>, obj: &Bound<'_, PyAny>, status: Option<i64>) -> PyResult<()> {
         static DUMPS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        self.not_streaming()?;
         let text = DUMPS.import(py, "json", "dumps")?.call1((obj,))?;
         if let Some(status) = status {
             self.set_status(status)?;
@@ -260,6 +419,7 @@ impl Response {
     /// Answers with a redirect.
     #[pyo3(signature = (url, status = 302))]
     fn redirect(&self, url: &Bound<'_, PyString>, status: i64) -> PyResult<()> {
+        self.not_streaming()?;
         if !matches!(status, 300..=399) {
             return Err(PyValueError::new_err(format!(
                 "a redirect has a status from 300 to 399, not {status}"
@@ -275,6 +435,61 @@ impl Response {
         }
         self.set_field(b"Location", location.as_bytes(), true)?;
         self.set_status(status)
+    }
+
+    /// Sends the response while it is made: each `write` from here on goes out, and so does each item of
+    /// `iterable`. Parks the handler while the client is slow. The head goes out with the first piece.
+    /// Its framing is chunked, but for `content_length` (or a header that says it).
+    #[pyo3(signature = (iterable = None, *, content_length = None))]
+    fn stream(
+        &self,
+        py: Python<'_>,
+        iterable: Option<&Bound<'_, PyAny>>,
+        content_length: Option<u64>,
+    ) -> PyResult<()> {
+        if let Some(length) = content_length {
+            if let Some(hub) = hub() {
+                self.not_started(hub)?;
+            }
+            self.0.length.set(Some(length));
+        }
+        let Some(iterable) = iterable else {
+            return self.begin_stream(py);
+        };
+        let items = iterable.try_iter()?;
+        let result = self.begin_stream(py).and_then(|()| {
+            for item in &items {
+                self.write(&item?)?;
+            }
+            Ok(())
+        });
+        // A generator's `finally` runs now, whatever has ended the stream.
+        let closed = match iterable.getattr_opt("close")? {
+            Some(close) => close.call0().map(|_| ()),
+            None => Ok(()),
+        };
+        result.and(closed)
+    }
+
+    /// Sends a server-sent event; the first one starts the response, with the headers that they need.
+    #[pyo3(signature = (data, event = None, *, id = None, retry = None))]
+    fn send_event(
+        &self,
+        py: Python<'_>,
+        data: &str,
+        event: Option<&str>,
+        id: Option<&str>,
+        retry: Option<u64>,
+    ) -> PyResult<()> {
+        let text = crate::stream::event(data, event, id, retry)?;
+        if !self.0.streams.get() {
+            self.set_field(b"Content-Type", b"text/event-stream", true)?;
+            self.set_field(b"Cache-Control", b"no-cache", false)?;
+            // nginx would gather them.
+            self.set_field(b"X-Accel-Buffering", b"no", false)?;
+            self.begin_stream(py)?;
+        }
+        self.send(py, PyBody::Joined(text.into_bytes().into_boxed_slice()))
     }
 
     fn __repr__(&self) -> String {

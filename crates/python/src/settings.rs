@@ -16,6 +16,9 @@ pub(crate) fn config(settings: &Bound<'_, PyDict>) -> PyResult<Config> {
     size(settings, "max_body_size", &mut config.max_body_size)?;
     size(settings, "max_connections", &mut config.max_connections)?;
     size(settings, "read_ahead", &mut config.read_ahead)?;
+    if let Some(limit) = settings.get_item("max_stream_size")? {
+        config.max_stream_size = limit.extract()?;
+    }
     time(settings, "accept_pause", &mut config.accept_pause_ms)?;
     time(settings, "read_timeout", &mut config.read_timeout_ms)?;
     time(settings, "write_timeout", &mut config.write_timeout_ms)?;

@@ -9,11 +9,11 @@ use pyo3::types::{PyString, PyTuple};
 use theframework::{Body, ExchangeId, Route};
 use theframework_http::reason;
 
-use crate::HandlerTimeout;
 use crate::hub::Hub;
 use crate::request::Request;
 use crate::response::Response;
 use crate::running::Handling;
+use crate::{BodyError, ClientDisconnected, HandlerTimeout};
 
 /// Runs the handler of an exchange and answers. Lets no panic out, and no exception but the end of a
 /// child that the handler has forked; says whether the greenlet may go on (a panic leaves its context
@@ -58,13 +58,12 @@ fn answer(py: Python<'_>, hub: &'static Hub, id: ExchangeId) -> PyResult<()> {
         call_chain(py, hub, 0, id, request.as_any(), response.as_any())
     });
     Request::exchange_ends(request, &hub.requests);
-    if called.is_ok() {
-        response.get().finish(py, hub);
-    } else {
+    let finished = called.and_then(|()| response.get().finish(py, hub));
+    if finished.is_err() {
         response.get().forget(py);
     }
     hub.responses.give(response);
-    called
+    finished
 }
 
 /// Runs `act` in a copy of the application's context of its own.
@@ -162,9 +161,20 @@ fn status_text(status: u16) -> String {
 
 /// Answers for a handler that raised, and says so in the log; never to the client.
 fn fail(py: Python<'_>, hub: &Hub, id: ExchangeId, error: PyErr) {
+    if error.is_instance_of::<ClientDisconnected>(py) {
+        // Nobody is left to be answered, and nothing is wrong here.
+        hub.with(|engine| engine.abort_response(id));
+        return;
+    }
     let is_timeout = error.is_instance_of::<HandlerTimeout>(py);
-    let status = if is_timeout { 503 } else { 500 };
-    log(py, hub, id, error);
+    let status = match refusal_of_body(py, &error) {
+        Some(status) => status,
+        None if is_timeout => 503,
+        None => 500,
+    };
+    if status >= 500 {
+        log(py, hub, id, error);
+    }
     hub.with(|engine| {
         engine.clear_fields(id);
         // Two short fields: if there is no memory for them, the answer goes without.
@@ -174,6 +184,16 @@ fn fail(py: Python<'_>, hub: &Hub, id: ExchangeId, error: PyErr) {
         }
         engine.respond(id, status, Body::Copied(status_text(status).as_bytes()));
     });
+}
+
+/// The status that an unreadable request body is answered with.
+fn refusal_of_body(py: Python<'_>, error: &PyErr) -> Option<u16> {
+    if !error.is_instance_of::<BodyError>(py) {
+        return None;
+    }
+    let arguments = error.value(py).getattr("args").ok()?;
+    let status = arguments.get_item(0).ok()?.extract().ok()?;
+    matches!(status, 400..=499).then_some(status)
 }
 
 fn log(py: Python<'_>, hub: &Hub, id: ExchangeId, error: PyErr) {

@@ -10,7 +10,7 @@ use crate::accept::RESERVE;
 use crate::close::{DRAIN_IDLE_MS, LINGER_MS};
 use crate::connection::{Connection, Ending};
 use crate::engine::Engine;
-use crate::exchange::{BodyPlace, Exchange, NOBODY, Progress};
+use crate::exchange::{BodyPlace, Exchange, NOBODY, Progress, Sending};
 use crate::input::Input;
 use crate::receive::after;
 use crate::token::{self, Kind};
@@ -101,6 +101,8 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
                     || exchange.handler_timer.is_some()
                     || exchange.is_overtime
                     || exchange.owes_timeout
+                    || exchange.sending != Sending::No
+                    || exchange.streams
                     || self.config.handler_timeout_ms == 0
                     || self.overdue.contains(&crate::exchange::ExchangeId(key)),
                 "exchange {}: parked, and no time limit runs",
@@ -272,16 +274,24 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             Some(exchange) => exchange.progress != Progress::Receiving,
             None => connection.output.is_blocked(),
         };
-        let own = exchange.map_or(0, Exchange::input_len);
+        let streams = exchange.is_some_and(Exchange::is_streaming);
+        let own = match exchange {
+            Some(exchange) if !streams => exchange.input_len(),
+            _ => 0,
+        };
         let backlog = connection.input.len().saturating_sub(own);
         let is_held_back =
             connection.ending == Ending::No && is_busy && backlog > config.read_ahead;
         must!(
-            !is_held_back || connection.receive.is_none() || connection.receive_cancelled,
+            !is_held_back
+                || connection.receive.is_none()
+                || connection.receive_cancelled
+                || connection.watches,
             "reads on, with {backlog} bytes read ahead"
         );
         must!(
             is_held_back
+                || (streams && backlog > 0)
                 || connection.receive.is_some()
                 || connection.peer_ended
                 || connection.ending == Ending::AfterOutput,

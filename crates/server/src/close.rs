@@ -76,6 +76,9 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             {
                 connection.exchange = None;
                 self.end_exchange(exchange);
+            } else if let Some(exchange) = connection.exchange {
+                self.wake_reader(exchange);
+                self.wake_writer(exchange);
             }
         }
         self.free_if_ended(key);

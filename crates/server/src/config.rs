@@ -9,6 +9,9 @@ pub struct Config {
     pub max_header_size: usize,
     /// Body that is buffered for a handler; longer is 413. Exactly this size passes.
     pub max_body_size: usize,
+    /// Body that a handler takes while it arrives, where the route sets no limit of its own; longer
+    /// is 413. 0: no limit.
+    pub max_stream_size: u64,
     /// Connections of this worker.
     pub max_connections: usize,
     /// How long the worker may stay full before waiting clients are told 503; 0: at once.
@@ -36,6 +39,7 @@ impl Default for Config {
             max_target_size: 8192,
             max_header_size: 32_768,
             max_body_size: 1_048_576,
+            max_stream_size: 0,
             max_connections: 4096,
             accept_pause_ms: 1000,
             read_timeout_ms: 30_000,

@@ -41,13 +41,17 @@ pub(crate) struct Connection<S, B> {
     pub(crate) ending: Ending,
     /// The peer has sent FIN.
     pub(crate) peer_ended: bool,
+    /// The peer has closed its side or reset, and bytes may stand before that; seen by a watch.
+    pub(crate) hung_up: bool,
     /// The receive was cancelled, to be armed again later, or to be followed by a single one.
     pub(crate) receive_cancelled: bool,
+    /// What is armed as `receive` is a poll for the peer's end: nothing is to be read now.
+    pub(crate) watches: bool,
     /// It stands in the list of connections with finished responses to submit.
     pub(crate) is_dirty: bool,
     /// It was over the limit: answered 503 from the reserve.
     pub(crate) is_reserve: bool,
-    /// The armed receive, multishot or single.
+    /// The armed receive, multishot or single, or the watch in its place.
     pub(crate) receive: Option<OpId>,
     pub(crate) input: Input,
     /// The request that is being received, queued or handled.
@@ -72,6 +76,8 @@ impl<S: AsRawFd, B> Connection<S, B> {
             socket,
             ending: Ending::No,
             peer_ended: false,
+            hung_up: false,
+            watches: false,
             receive_cancelled: false,
             is_dirty: false,
             is_reserve: false,

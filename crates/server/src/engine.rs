@@ -298,9 +298,11 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
     pub fn request(&self, ExchangeId(key): ExchangeId) -> Option<RequestView<'_, B>> {
         let exchange = self.exchanges.get(key)?;
         let connection = self.connections.get(exchange.connection)?;
+        let input = connection.input.bytes();
         Some(RequestView {
             exchange,
-            bytes: connection.input.bytes(),
+            bytes: exchange.own_head.as_deref().unwrap_or(input),
+            input,
             router: &self.router,
         })
     }

@@ -2,7 +2,9 @@
 
 use theframework_http::{ChunkedDecoder, Framing, Head};
 use theframework_io::{Filling, KeptBytes};
-use theframework_memory::{Arena, ArenaSlice, BlockRecycler, ChunkRecycler, Key, RECYCLES, Span};
+use theframework_memory::{
+    Arena, ArenaSlice, Block, BlockRecycler, ChunkRecycler, Key, RECYCLES, Span,
+};
 
 use crate::fields::Fields;
 use crate::router::{Found, Router};
@@ -53,6 +55,21 @@ pub(crate) enum BodyPlace<B> {
     InKernel,
 }
 
+/// A response that goes out while the handler makes it: how its body is framed.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Sending {
+    /// Its head has not been written.
+    No,
+    /// In chunks.
+    Chunked,
+    /// So many bytes are still to come.
+    Length(u64),
+    /// The end of the connection is the end of the body.
+    UntilClose,
+    /// There is none (HEAD, 204, 304): what is written for it is dropped.
+    Nothing,
+}
+
 #[derive(Debug)]
 pub(crate) struct Exchange<B> {
     pub(crate) connection: Key,
@@ -61,12 +78,27 @@ pub(crate) struct Exchange<B> {
     pub(crate) closes: bool,
     pub(crate) head: Head,
     pub(crate) arena: Arena,
-    /// Bytes of the body that are in place (decoded, if it came chunked).
+    /// The handler takes the body while it arrives: see `upload.rs`.
+    pub(crate) streams: bool,
+    /// The head's bytes, if the body streams: the input then holds nothing but the body.
+    pub(crate) own_head: Option<Block>,
+    /// Bytes of the body that the handler has taken, if it streams.
+    pub(crate) body_taken: u64,
+    /// The status that says why no more of it will come; 0: there is no reason.
+    pub(crate) body_error: u16,
+    /// Who waits for the body, and who for room in the output: the user's numbers, or 0.
+    pub(crate) reader: u64,
+    pub(crate) writer: u64,
+    pub(crate) sending: Sending,
+    /// Bytes of the body that are in place (decoded, if it came chunked) and not taken.
     pub(crate) body_len: usize,
     pub(crate) body: BodyPlace<B>,
     pub(crate) decoder: Option<ChunkedDecoder>,
-    /// How long the worker had waited for its peers when the body began to arrive.
+    /// How long the worker had waited for its peers when the body began to arrive. If it streams:
+    /// when the handler last began to wait for it.
     pub(crate) waited_before_ms: u64,
+    /// How long the handler has waited for a body that streams, all in all.
+    pub(crate) body_waited_ms: u64,
     /// `100 Continue` was sent, or is of no use any more.
     pub(crate) continue_sent: bool,
     pub(crate) found: Found,
@@ -95,10 +127,18 @@ impl<B> Exchange<B> {
             closes: false,
             head: Head::default(),
             arena: Arena::new(chunks.clone(), blocks.clone()),
+            streams: false,
+            own_head: None,
+            body_taken: 0,
+            body_error: 0,
+            reader: 0,
+            writer: 0,
+            sending: Sending::No,
             body_len: 0,
             body: BodyPlace::Input,
             decoder: None,
             waited_before_ms: 0,
+            body_waited_ms: 0,
             continue_sent: false,
             found: Found::Nothing,
             decoded_path: ArenaSlice::default(),
@@ -112,18 +152,31 @@ impl<B> Exchange<B> {
         }
     }
 
+    /// Bytes of the head in the connection's input.
+    pub(crate) fn head_len(&self) -> usize {
+        match self.own_head {
+            Some(_) => 0,
+            None => self.head.len as usize,
+        }
+    }
+
     /// Bytes of this request in the connection's input.
     pub(crate) fn input_len(&self) -> usize {
         match self.body {
-            BodyPlace::Input => self.head.len as usize + self.body_len,
-            BodyPlace::Own(_) | BodyPlace::InKernel => self.head.len as usize,
+            BodyPlace::Input => self.head_len() + self.body_len,
+            BodyPlace::Own(_) | BodyPlace::InKernel => self.head_len(),
         }
+    }
+
+    /// The handler takes the body while it arrives, and more is to come.
+    pub(crate) fn is_streaming(&self) -> bool {
+        self.streams && self.body_error == 0 && !self.is_complete()
     }
 
     pub(crate) fn is_complete(&self) -> bool {
         match self.head.framing {
             Framing::None => true,
-            Framing::Length(len) => self.body_len as u64 == len,
+            Framing::Length(len) => self.body_taken + self.body_len as u64 == len,
             Framing::Chunked => self.decoder.as_ref().is_none_or(ChunkedDecoder::is_done),
         }
     }
@@ -144,7 +197,10 @@ pub enum Route {
 #[derive(Debug)]
 pub struct RequestView<'a, B> {
     pub(crate) exchange: &'a Exchange<B>,
+    /// The head, and what stands behind it.
     pub(crate) bytes: &'a [u8],
+    /// The connection's input.
+    pub(crate) input: &'a [u8],
     pub(crate) router: &'a Router,
 }
 
@@ -199,12 +255,12 @@ impl<'a, B: KeptBytes> RequestView<'a, B> {
             .header(self.bytes, &self.exchange.arena, name)
     }
 
-    /// The body (decoded, if it came chunked).
+    /// The body (decoded, if it came chunked); if it streams, what is there of it.
     pub fn body(&self) -> &'a [u8] {
         match &self.exchange.body {
             BodyPlace::Input => {
-                let start = self.exchange.head.len as usize;
-                &self.bytes[start..start + self.exchange.body_len]
+                let start = self.exchange.head_len();
+                &self.input[start..start + self.exchange.body_len]
             }
             BodyPlace::Own(filling) => filling.bytes(),
             BodyPlace::InKernel => &[],
@@ -217,6 +273,11 @@ impl<'a, B: KeptBytes> RequestView<'a, B> {
             BodyPlace::Own(filling) => filling.body(),
             BodyPlace::Input | BodyPlace::InKernel => None,
         }
+    }
+
+    /// Whether the handler takes the body while it arrives.
+    pub fn streams(&self) -> bool {
+        self.exchange.streams
     }
 
     /// Where it leads.
@@ -298,6 +359,7 @@ impl<B> ExchangePool<B> {
             "the body was let go"
         );
         exchange.arena.reset();
+        exchange.own_head = None;
         if RECYCLES && self.idle.len() < IDLE_MAX {
             self.idle.push(exchange);
         }

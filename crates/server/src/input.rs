@@ -27,6 +27,8 @@ pub(crate) struct InputPool {
 
 /// Idle input buffers kept; they hold no memory but their own 40 bytes.
 const IDLE_MAX: usize = 1024;
+/// Bytes that one receive of a body that streams may bring.
+const STREAM_SPACE: usize = 64 * 1024;
 
 impl InputPool {
     pub(crate) fn new(buffers: BufferRecycler, blocks: BlockRecycler) -> Self {
@@ -202,6 +204,33 @@ impl Input {
             self.remove(at, taken);
         }
         Ok(())
+    }
+
+    /// Takes the first `len` bytes away, into memory of their own.
+    pub(crate) fn split_head(
+        &mut self,
+        len: usize,
+        pool: &mut InputPool,
+    ) -> Result<Block, OutOfMemory> {
+        let mut head = pool.blocks.acquire(len)?;
+        head.copy_from_slice(&self.bytes()[..len]);
+        self.consume(len, pool);
+        Ok(head)
+    }
+
+    /// Makes room for a single receive of a body that streams; nothing else is here.
+    pub(crate) fn stream_space(
+        &mut self,
+        pool: &mut InputPool,
+    ) -> Result<Box<InputBuffer>, OutOfMemory> {
+        debug_assert!(self.len() == 0, "what is there comes first");
+        let mut buffer = pool.acquire();
+        if let Err(error) = buffer.reserve_exact_total(STREAM_SPACE) {
+            pool.release(buffer);
+            return Err(error);
+        }
+        *self = Input::InKernel;
+        Ok(buffer)
     }
 
     /// Gives everything back.

@@ -7,6 +7,8 @@
 //!    stand on the ready queue.
 //! 2. [`Engine::next_ready`]: take an exchange, look at its request ([`Engine::request`]), answer it
 //!    ([`Engine::respond`]), or [`Engine::park`] it while its handler waits.
+//!    A handler that streams takes its request's body as it comes ([`Engine::body_state`]) and sends
+//!    its response as it is made ([`Engine::start_response`]).
 //! 3. [`Engine::flush`] when the batch ends: one write for all finished responses of a connection.
 //!
 //! The engine calls nobody: what happened is asked for. So no borrow of it ever crosses a call into
@@ -20,6 +22,7 @@ mod audit;
 mod close;
 mod config;
 mod connection;
+mod download;
 mod engine;
 mod exchange;
 mod fields;
@@ -31,13 +34,16 @@ mod respond;
 mod router;
 mod timeouts;
 mod token;
+mod upload;
 
 pub use accept::{AcceptMode, Peers};
 #[cfg(feature = "audit")]
 pub use audit::Held;
 pub use config::Config;
+pub use download::{Room, WriteError};
 pub use engine::{Engine, Stats};
 pub use exchange::{ExchangeId, RequestView, Route};
 pub use peers::{PeerSlot, SlotPeers};
 pub use respond::{Body, HeaderError};
-pub use router::{RouteError, Router};
+pub use router::{RouteError, Router, StreamLimit};
+pub use upload::BodyState;

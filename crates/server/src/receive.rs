@@ -4,19 +4,19 @@ use theframework_http::{
     BadEncoding, ChunkedDecoder, ChunkedLimits, Framing, HeadLimits, TargetForm,
     decode_for_routing, find_head_end, parse_head,
 };
-use theframework_io::{Driver, Errno, KeptBytes, Outcome, Space};
+use theframework_io::{Driver, Errno, Interest, KeptBytes, Outcome, Space};
 use theframework_memory::{ArenaSlice, Key, OutOfMemory, Span};
 
 use crate::config::Config;
-use crate::connection::Ending;
+use crate::connection::{Connection, Ending};
 use crate::engine::Engine;
-use crate::exchange::{BodyPlace, Exchange, Progress};
+use crate::exchange::{BodyPlace, Exchange, Progress, Sending};
 use crate::fields::Fields;
-use crate::input::Input;
-use crate::router::{Found, PARAMS_MAX, Router};
+use crate::input::{Input, InputPool};
+use crate::router::{Found, PARAMS_MAX, Router, StreamLimit};
 
 /// When more than this is missing of a body, it is received straight into its final place.
-const DIRECT_MIN: u64 = 16 * 1024;
+pub(crate) const DIRECT_MIN: u64 = 16 * 1024;
 /// For this long at most a body may come as slowly as it likes; less if `read_timeout` is less.
 const RATE_GRACE_MS: u64 = 30_000;
 
@@ -37,6 +37,7 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
         };
         if !more {
             connection.receive = None;
+            connection.watches = false;
         }
         let is_served = connection.ending == Ending::No;
         match outcome {
@@ -96,6 +97,9 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
                     self.advance(key);
                 }
             }
+            Outcome::Ready => {
+                connection.hung_up = true;
+            }
             Outcome::Failed(Errno::CANCELLED) => {}
             Outcome::Failed(_) => return self.begin_close(key),
             _ => debug_assert!(false, "not an event of a receive"),
@@ -117,30 +121,49 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
         }
     }
 
-    /// Arms the receive that the connection needs now, if any and if none is armed.
+    /// Arms the receive that the connection needs now, if any and if none is armed; a watch for the
+    /// peer's end, while nothing is to be read.
     pub(crate) fn arm_receive(&mut self, key: Key) {
+        let Some(connection) = self.connections.get(key) else {
+            return;
+        };
+        let is_receiving = connection.receive.is_some() && !connection.watches;
+        if is_receiving || connection.peer_ended || connection.ending == Ending::Closing {
+            return;
+        }
+        let is_held_back = self.is_held_back(connection);
+        match connection.receive {
+            // What follows the watch's end arms the receive.
+            Some(_) if !is_held_back => return self.cancel_receive(key),
+            Some(_) => return,
+            None if is_held_back => return self.watch_peer(key),
+            None => {}
+        }
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        if connection.receive.is_some()
-            || connection.peer_ended
-            || connection.ending == Ending::Closing
-        {
-            return;
-        }
         connection.receive_cancelled = false;
         let fd = connection.raw_fd();
         let token = crate::token::of_key(crate::token::Kind::Receive, key);
-        let exchange = connection
-            .exchange
-            .and_then(|key| self.exchanges.get_mut(key));
         if connection.ending == Ending::No
-            && let Some(exchange) = exchange
+            && let Some(exchange) = connection
+                .exchange
+                .and_then(|key| self.exchanges.get_mut(key))
         {
-            if exchange.progress == Progress::Receiving
-                && let Framing::Length(_) = exchange.head.framing
-                && let Some(space) = space_for_body(&mut exchange.body, &mut connection.input)
-            {
+            let space = if exchange.progress == Progress::Receiving {
+                match exchange.head.framing {
+                    Framing::Length(_) => space_for_body(&mut exchange.body, &mut connection.input),
+                    _ => None,
+                }
+            } else if exchange.is_streaming() && exchange.is_long() {
+                match connection.input.stream_space(&mut self.inputs) {
+                    Ok(space) => Some(Space::Input(space)),
+                    Err(OutOfMemory) => return self.begin_close(key),
+                }
+            } else {
+                None
+            };
+            if let Some(space) = space {
                 match self.driver.receive_into(fd, token, space) {
                     Ok(op) => connection.receive = Some(op),
                     Err(Space::Input(input)) => {
@@ -154,16 +177,6 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
                 }
                 return;
             }
-            if exchange.progress != Progress::Receiving
-                && connection.input.len() - exchange.input_len() > self.config.read_ahead
-            {
-                return;
-            }
-        } else if connection.ending == Ending::No
-            && connection.output.is_blocked()
-            && connection.input.len() > self.config.read_ahead
-        {
-            return;
         }
         match self.driver.receive(fd, token) {
             Ok(op) => connection.receive = Some(op),
@@ -171,7 +184,41 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
         }
     }
 
-    fn cancel_receive(&mut self, key: Key) {
+    /// Whether enough has been read ahead of what is being handled.
+    fn is_held_back(&self, connection: &Connection<D::Socket, B>) -> bool {
+        if connection.ending != Ending::No {
+            return false;
+        }
+        let there = connection.input.len();
+        match connection.exchange.and_then(|key| self.exchanges.get(key)) {
+            Some(exchange) if exchange.progress == Progress::Receiving => false,
+            Some(exchange) if exchange.is_streaming() => there > 0,
+            Some(exchange) => there - exchange.input_len() > self.config.read_ahead,
+            None => connection.output.is_blocked() && there > self.config.read_ahead,
+        }
+    }
+
+    /// A handler runs and nothing is received: its client's end is to be seen all the same.
+    fn watch_peer(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        if connection.hung_up || connection.exchange.is_none() {
+            return;
+        }
+        let token = crate::token::of_key(crate::token::Kind::Receive, key);
+        // Without memory for it, the end is seen later.
+        let watch = self
+            .driver
+            .poll(connection.raw_fd(), Interest::HangUp, token);
+        if let Ok(watch) = watch {
+            connection.receive = Some(watch);
+            connection.receive_cancelled = false;
+            connection.watches = true;
+        }
+    }
+
+    pub(crate) fn cancel_receive(&mut self, key: Key) {
         if let Some(connection) = self.connections.get_mut(key)
             && let Some(op) = connection.receive
             && !connection.receive_cancelled
@@ -220,6 +267,12 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
                 return;
             };
             if progress != Progress::Receiving {
+                if self.receive_stream(key, exchange) {
+                    return;
+                }
+                let Some(connection) = self.connections.get(key) else {
+                    return;
+                };
                 if connection.input.len() > self.config.read_ahead
                     && self.backlog(key) > self.config.read_ahead
                 {
@@ -347,41 +400,22 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
         ) else {
             return Ok(false);
         };
-        let head_len = exchange.head.len as usize;
-        let before = exchange.body_len;
-        match exchange.head.framing {
-            Framing::None => return Ok(true),
-            Framing::Length(len) => {
-                let there = connection.input.len().saturating_sub(head_len) as u64;
-                if let BodyPlace::Own(filling) = &mut exchange.body {
-                    connection
-                        .input
-                        .move_to(filling, head_len, &mut self.inputs)
-                        .map_err(|_| 503_u16)?;
-                    exchange.body_len = filling.bytes().len();
-                } else {
-                    exchange.body_len = there.min(len) as usize;
-                }
-            }
-            Framing::Chunked => {
-                if matches!(connection.input, Input::Block { .. }) {
-                    connection
-                        .input
-                        .as_buffer(&mut self.inputs)
-                        .map_err(|_| 503_u16)?;
-                }
-                if let Some(decoder) = &mut exchange.decoder {
-                    let end = head_len + before;
-                    let progress = decoder
-                        .decode(connection.input.bytes_mut(), end, end)
-                        .map_err(theframework_http::ChunkedError::status)?;
-                    connection
-                        .input
-                        .remove(progress.decoded, progress.consumed - progress.decoded);
-                    exchange.body_len = progress.decoded - head_len;
-                }
-            }
+        if exchange.head.framing == Framing::None {
+            return Ok(true);
         }
+        if exchange.streams {
+            let block = connection
+                .input
+                .split_head(exchange.head.len as usize, &mut self.inputs)
+                .map_err(|_| 503_u16)?;
+            exchange.own_head = Some(block);
+        }
+        take_arrived(&mut connection.input, exchange, &mut self.inputs)?;
+        if exchange.streams {
+            // The handler comes first, and takes the body as it comes.
+            return Ok(true);
+        }
+        let head_len = exchange.head_len();
         if exchange.is_complete() {
             return Ok(true);
         }
@@ -392,10 +426,7 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
         }
         // Only time that the worker spent waiting counts.
         let waited_ms = self.waited_ms - exchange.waited_before_ms;
-        let grace_ms = RATE_GRACE_MS.min(after(0, self.config.read_timeout_ms));
-        if waited_ms > grace_ms
-            && (exchange.body_len as u64 * 1000) < self.config.min_body_rate * waited_ms
-        {
+        if is_too_slow(&self.config, exchange.body_len as u64, waited_ms) {
             return Err(408);
         }
         connection.read_deadline_ms = after(self.now_ms, self.config.read_timeout_ms);
@@ -445,6 +476,50 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
     }
 }
 
+/// Takes what has arrived of a body for the exchange's; the error is the status of a refusal.
+pub(crate) fn take_arrived<B: KeptBytes>(
+    input: &mut Input,
+    exchange: &mut Exchange<B>,
+    inputs: &mut InputPool,
+) -> Result<(), u16> {
+    let head_len = exchange.head_len();
+    match exchange.head.framing {
+        Framing::None => {}
+        Framing::Length(len) => {
+            if let BodyPlace::Own(filling) = &mut exchange.body {
+                input
+                    .move_to(filling, head_len, inputs)
+                    .map_err(|_| 503_u16)?;
+                exchange.body_len = filling.bytes().len();
+            } else {
+                let there = input.len().saturating_sub(head_len) as u64;
+                exchange.body_len = there.min(len - exchange.body_taken) as usize;
+            }
+        }
+        Framing::Chunked => {
+            if matches!(input, Input::Block { .. }) {
+                input.as_buffer(inputs).map_err(|_| 503_u16)?;
+            }
+            if let Some(decoder) = &mut exchange.decoder {
+                let end = head_len + exchange.body_len;
+                let progress = decoder
+                    .decode(input.bytes_mut(), end, end)
+                    .map_err(theframework_http::ChunkedError::status)?;
+                input.remove(progress.decoded, progress.consumed - progress.decoded);
+                exchange.body_len = progress.decoded - head_len;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether a body comes too slowly: `len` bytes of it in `waited_ms` of waiting for them.
+pub(crate) fn is_too_slow(config: &Config, len: u64, waited_ms: u64) -> bool {
+    let grace_ms = RATE_GRACE_MS.min(after(0, config.read_timeout_ms));
+    waited_ms > grace_ms
+        && len.saturating_mul(1000) < config.min_body_rate.saturating_mul(waited_ms)
+}
+
 /// Where a single receive may write what is missing of a body.
 fn space_for_body<B>(place: &mut BodyPlace<B>, input: &mut Input) -> Option<Space<B>> {
     match std::mem::replace(place, BodyPlace::InKernel) {
@@ -474,6 +549,11 @@ pub(crate) fn after(now_ms: u64, timeout_ms: u64) -> u64 {
     }
 }
 
+/// A limit of which 0 says that there is none.
+fn unless_zero(limit: u64) -> u64 {
+    if limit == 0 { u64::MAX } else { limit }
+}
+
 enum RouteFailure {
     Encoding,
     Memory,
@@ -500,8 +580,33 @@ fn begin<B>(
     router: &Router,
     scratch: &mut Vec<u8>,
 ) -> Result<(), Option<u16>> {
-    let max_body = config.max_body_size as u64;
     exchange.decoder = None;
+    exchange.progress = Progress::Receiving;
+    exchange.closes = !exchange.head.keep_alive;
+    exchange.body_len = 0;
+    exchange.body_taken = 0;
+    exchange.body_error = 0;
+    exchange.body_waited_ms = 0;
+    exchange.reader = 0;
+    exchange.writer = 0;
+    exchange.sending = Sending::No;
+    exchange.fields = Fields::default();
+    exchange.handler_timer = None;
+    exchange.is_overtime = false;
+    exchange.owes_timeout = false;
+    exchange.continue_sent = false;
+    exchange.tag = 0;
+    route(exchange, bytes, router, scratch).map_err(|failure| match failure {
+        RouteFailure::Encoding => Some(400),
+        RouteFailure::Memory => Some(503),
+    })?;
+    let limit = router.stream_limit(exchange.found);
+    exchange.streams = limit.is_some();
+    let max_body = match limit {
+        None => config.max_body_size as u64,
+        Some(StreamLimit::Default) => unless_zero(config.max_stream_size),
+        Some(StreamLimit::Bytes(bytes)) => unless_zero(bytes),
+    };
     match exchange.head.framing {
         Framing::Length(len) if len > max_body => return Err(Some(413)),
         Framing::Chunked => {
@@ -512,19 +617,7 @@ fn begin<B>(
         }
         _ => {}
     }
-    exchange.progress = Progress::Receiving;
-    exchange.closes = !exchange.head.keep_alive;
-    exchange.body_len = 0;
-    exchange.fields = Fields::default();
-    exchange.handler_timer = None;
-    exchange.is_overtime = false;
-    exchange.owes_timeout = false;
-    exchange.continue_sent = false;
-    exchange.tag = 0;
-    route(exchange, bytes, router, scratch).map_err(|failure| match failure {
-        RouteFailure::Encoding => Some(400),
-        RouteFailure::Memory => Some(503),
-    })
+    Ok(())
 }
 
 fn route<B>(

@@ -1,7 +1,7 @@
 //! From an answer to a write, and what follows when it has ended.
 
 use theframework_http::{
-    CONTINUE, Connection as ConnectionField, ContentLength, InvalidHeader, ResponseHead,
+    CONTINUE, Connection as ConnectionField, ContentLength, InvalidHeader, ResponseHead, Version,
     forbids_body, simple_response, validate_name, validate_value, write_head,
 };
 use theframework_io::{Driver, KeptBytes, Outcome, SEND_AT_ONCE_MAX, Write};
@@ -9,7 +9,7 @@ use theframework_memory::{Key, OutOfMemory};
 
 use crate::connection::Ending;
 use crate::engine::Engine;
-use crate::exchange::{ExchangeId, Progress};
+use crate::exchange::{Exchange, ExchangeId, Progress, Sending};
 use crate::output::COPY_MAX;
 use crate::receive::after;
 use crate::timeouts::tick_of_ms;
@@ -22,6 +22,15 @@ pub enum Body<'a, B> {
     Copied(&'a [u8]),
     /// Sent from where it is, and kept alive until it is.
     Kept(B),
+}
+
+impl<B: KeptBytes> Body<'_, B> {
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        match self {
+            Body::Copied(bytes) => bytes,
+            Body::Kept(kept) => kept.as_bytes(),
+        }
+    }
 }
 
 /// Why a response field was not taken.
@@ -75,6 +84,14 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
         })
     }
 
+    /// The length of the body that the response's fields announce, if any does.
+    pub fn announced_length(&self, ExchangeId(key): ExchangeId) -> Option<u64> {
+        let exchange = self.exchanges.get(key)?;
+        let mut fields = exchange.fields.iter(&exchange.arena);
+        let (_, value) = fields.find(|(name, _)| name.eq_ignore_ascii_case(b"content-length"))?;
+        std::str::from_utf8(value).ok()?.parse().ok()
+    }
+
     /// Forgets all response fields that were set.
     pub fn clear_fields(&mut self, ExchangeId(key): ExchangeId) {
         if let Some(exchange) = self.exchanges.get_mut(key) {
@@ -83,8 +100,13 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
     }
 
     /// Ends the exchange with a complete response. It is joined with what else the connection has
-    /// finished, and submitted when the batch ends at the latest. False if the exchange is over.
+    /// finished, and submitted when the batch ends at the latest. False if the exchange is over, or
+    /// its response was started: that one is then aborted.
     pub fn respond(&mut self, ExchangeId(key): ExchangeId, status: u16, body: Body<'_, B>) -> bool {
+        if self.has_started(ExchangeId(key)) {
+            self.abort_response(ExchangeId(key));
+            return false;
+        }
         let Some(exchange) = self.exchanges.remove(key) else {
             return false;
         };
@@ -96,41 +118,18 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             self.recycle(exchange);
             return false;
         };
-        connection.exchange = None;
-        let closes = exchange.closes || self.drain.is_some();
-        if connection.ending != Ending::No {
-            connection.input.clear(&mut self.inputs);
-            self.recycle(exchange);
-            self.free_if_ended(connection_key);
-            return true;
-        }
-        let is_silent = exchange.head.method.is_head() || forbids_body(status);
-        let bytes = match &body {
-            Body::Copied(bytes) => bytes,
-            Body::Kept(kept) => kept.as_bytes(),
-        };
-        let consumed = exchange.input_len();
-        let result = {
-            let head = ResponseHead {
-                status,
-                date: self.date.as_bytes(),
-                server: (!self.config.server.is_empty()).then_some(self.config.server.as_slice()),
-                content_length: if forbids_body(status) {
-                    ContentLength::None
-                } else {
-                    ContentLength::Known(bytes.len() as u64)
-                },
-                connection: if closes {
-                    ConnectionField::Close
-                } else if exchange.head.version == theframework_http::Version::Http10 {
-                    ConnectionField::KeepAlive
-                } else {
-                    ConnectionField::Default
-                },
-                fields: exchange.fields.iter(&exchange.arena),
+        // What was not read of a body is not read any more.
+        let closes = exchange.closes || self.drain.is_some() || !exchange.is_complete();
+        if connection.ending == Ending::No {
+            let is_silent = exchange.head.method.is_head() || forbids_body(status);
+            let length = if forbids_body(status) {
+                ContentLength::None
+            } else {
+                ContentLength::Known(body.as_bytes().len() as u64)
             };
-            writable(&mut connection.output, &mut self.writes).and_then(|write| {
-                write_head(write.arena_mut(), &head)?;
+            let (date, server) = (self.date.as_bytes(), self.config.server.as_slice());
+            let result = writable(&mut connection.output, &mut self.writes).and_then(|write| {
+                write_response_head(write, &exchange, status, length, closes, date, server)?;
                 match body {
                     _ if is_silent => Ok(None),
                     Body::Copied(bytes) => write.arena_mut().extend(bytes).map(|()| None),
@@ -143,28 +142,43 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
                         Ok(None)
                     }
                 }
-            })
-        };
-        match result {
-            Ok(copied) => self.released.extend(copied),
-            Err(OutOfMemory) => {
-                self.begin_close(connection_key);
-                return true;
+            });
+            match result {
+                Ok(copied) => self.released.extend(copied),
+                Err(OutOfMemory) => {
+                    self.begin_close(connection_key);
+                }
             }
         }
-        connection.input.consume(consumed, &mut self.inputs);
+        self.conclude(connection_key, exchange, closes);
+        true
+    }
+
+    /// What follows a response that is complete, or as complete as it will be.
+    pub(crate) fn conclude(&mut self, key: Key, exchange: Box<Exchange<B>>, closes: bool) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return self.recycle(exchange);
+        };
+        connection.exchange = None;
+        if connection.ending != Ending::No {
+            connection.input.clear(&mut self.inputs);
+            self.recycle(exchange);
+            return self.free_if_ended(key);
+        }
+        connection
+            .input
+            .consume(exchange.input_len(), &mut self.inputs);
         // Before the next request takes an arena: this one's chunk is the warmest.
         self.recycle(exchange);
-        self.mark_dirty(connection_key);
+        self.mark_dirty(key);
         if closes {
-            self.end_after_output(connection_key);
+            self.end_after_output(key);
         } else {
-            self.answered = Some(connection_key);
-            self.advance(connection_key);
+            self.answered = Some(key);
+            self.advance(key);
             self.answered = None;
-            self.arm_receive(connection_key);
+            self.arm_receive(key);
         }
-        true
     }
 
     /// The handler waits for something: returns the lease, makes all memory of exact size, sends
@@ -178,6 +192,8 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
         let _ = exchange.arena.park();
         if exchange.handler_timer.is_none()
             && !exchange.is_overtime
+            && exchange.sending == Sending::No
+            && !exchange.streams
             && self.config.handler_timeout_ms > 0
         {
             let at_ms = exchange.started_ms + self.config.handler_timeout_ms;
@@ -313,6 +329,13 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
                     self.rest_idle(key);
                 }
                 if was_blocked {
+                    if let Some(exchange) = self
+                        .connections
+                        .get(key)
+                        .and_then(|connection| connection.exchange)
+                    {
+                        self.wake_writer(exchange);
+                    }
                     self.advance(key);
                     self.arm_receive(key);
                 }
@@ -370,8 +393,36 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
     }
 }
 
-/// The write to append to. No request is started while the output is blocked, so it is not sealed.
-fn writable<'a, B: KeptBytes>(
+/// The head of a handler's response.
+pub(crate) fn write_response_head<B: KeptBytes>(
+    write: &mut Write<B>,
+    exchange: &Exchange<B>,
+    status: u16,
+    length: ContentLength,
+    closes: bool,
+    date: &[u8; 29],
+    server: &[u8],
+) -> Result<(), OutOfMemory> {
+    let head = ResponseHead {
+        status,
+        date,
+        server: (!server.is_empty()).then_some(server),
+        content_length: length,
+        connection: if closes {
+            ConnectionField::Close
+        } else if exchange.head.version == Version::Http10 {
+            ConnectionField::KeepAlive
+        } else {
+            ConnectionField::Default
+        },
+        fields: exchange.fields.iter(&exchange.arena),
+    };
+    write_head(write.arena_mut(), &head)
+}
+
+/// The write to append to. A request that is started, or a piece that is written, finds the output not
+/// blocked, so it is not sealed.
+pub(crate) fn writable<'a, B: KeptBytes>(
     output: &'a mut crate::output::Output<B>,
     pool: &mut crate::output::WritePool<B>,
 ) -> Result<&'a mut Write<B>, OutOfMemory> {

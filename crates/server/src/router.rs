@@ -54,6 +54,17 @@ pub(crate) enum Found {
 pub struct Router {
     trie: matchit::Router<u32>,
     paths: Vec<Path>,
+    /// By endpoint, as far as any streams: the limit of its bodies.
+    streams: Vec<Option<StreamLimit>>,
+}
+
+/// How long a body may be that a handler takes while it arrives.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum StreamLimit {
+    /// As the configuration says.
+    Default,
+    /// So many bytes; 0: no limit.
+    Bytes(u64),
 }
 
 impl Router {
@@ -106,6 +117,23 @@ impl Router {
         }
         methods.push((method.to_owned(), endpoint));
         Ok(())
+    }
+
+    /// Handlers of this endpoint take request bodies while they arrive.
+    pub fn stream(&mut self, endpoint: u32, limit: StreamLimit) {
+        let index = endpoint as usize;
+        if self.streams.len() <= index {
+            self.streams.resize(index + 1, None);
+        }
+        self.streams[index] = Some(limit);
+    }
+
+    /// The limit of bodies that the handler takes while they arrive; none if it does not.
+    pub(crate) fn stream_limit(&self, found: Found) -> Option<StreamLimit> {
+        match found {
+            Found::Endpoint { endpoint, .. } => *self.streams.get(endpoint as usize)?,
+            _ => None,
+        }
     }
 
     /// Looks a path up; `param` is called with each parameter's value in the order of the pattern.

@@ -105,6 +105,14 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             return self.arm_timer(key);
         }
         connection.read_deadline_ms = u64::MAX;
+        if let Some(exchange) = connection.exchange
+            && self.reader_times_out(exchange)
+        {
+            return;
+        }
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
         match connection.ending {
             // In the middle of a head or body: the client is told why.
             Ending::No if connection.exchange.is_some() || connection.input.len() > 0 => {

@@ -190,6 +190,7 @@ fn config(rng: &mut Rng) -> Config {
         max_target_size: 2000,
         max_header_size: 8192,
         max_body_size: 128 * 1024,
+        max_stream_size: 0,
         max_connections: if tight { rng.usize(1..8) } else { 64 },
         accept_pause_ms: *rng.choice(&[0, 20, 300]).unwrap_or(&0),
         read_timeout_ms: rng.u64(100..1500),
@@ -343,8 +344,9 @@ impl<'a> Writer<'a> {
             _ => self.rng.usize(1..120_000),
         };
         let action = [
-            "now", "now", "now", "kept", "park", "park", "parks", "fields", "last",
-        ][self.rng.usize(0..9)];
+            "now", "now", "now", "kept", "park", "park", "parks", "fields", "last", "take",
+            "chunks", "chunks", "length", "echo",
+        ][self.rng.usize(0..14)];
         Wanted {
             action,
             size: self.size(),
@@ -399,7 +401,23 @@ impl<'a> Writer<'a> {
             (false, 0) if !wanted.is_get => "HEAD",
             (false, _) => "GET",
         };
-        let is_old = wanted.closes && wanted.action != "last" && !wanted.is_chunked && rng.bool();
+        // An old client gets no chunks.
+        let is_old = wanted.closes
+            && !matches!(wanted.action, "last" | "chunks" | "echo")
+            && !wanted.is_chunked
+            && rng.bool();
+        let streams = match wanted.action {
+            "take" | "echo" => true,
+            "chunks" | "length" => rng.bool(),
+            _ => false,
+        };
+        if wanted.action == "echo" {
+            wanted.size = wanted.body;
+        }
+        if streams && wanted.expects_continue {
+            // Told at the first read, which must not be late then.
+            wanted.wait_us = 0;
+        }
         let mut id_text = id.to_string();
         if rng.u32(0..8) == 0 {
             // A percent-encoded digit: the path is decoded into the arena.
@@ -413,7 +431,8 @@ impl<'a> Writer<'a> {
             action,
             ..
         } = wanted;
-        let mut target = format!("/h/{action}/{id_text}/{size}/{wait_us}/{fields}");
+        let route = if streams { 's' } else { 'h' };
+        let mut target = format!("/{route}/{action}/{id_text}/{size}/{wait_us}/{fields}");
         if rng.u32(0..4) == 0 {
             target.push_str(&format!("?q={}", "v".repeat(rng.usize(0..500))));
         }
@@ -451,7 +470,9 @@ impl<'a> Writer<'a> {
         let mut digest = fnv(FNV_START, method.as_bytes());
         digest = fnv(digest, target.as_bytes());
         digest = fnv(digest, token.as_bytes());
-        digest = fnv(digest, &body);
+        if action != "echo" {
+            digest = fnv(digest, &body);
+        }
         self.expected.push(Expected::Handler {
             id,
             is_head: method == "HEAD",
@@ -657,6 +678,11 @@ impl<'a> Writer<'a> {
         let mut wanted = self.wanted();
         wanted.body = self.rng.usize(1..100_000);
         wanted.expects_continue = false;
+        if matches!(wanted.action, "take" | "chunks" | "length" | "echo") {
+            // Its handler waits for nothing but the body, and has not answered before.
+            wanted.wait_us = 0;
+            wanted.action = "take";
+        }
         self.request(id, wanted);
         let head_end = self
             .script

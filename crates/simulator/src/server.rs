@@ -1,6 +1,7 @@
 //! Whoever runs the engine: what the Python hub does, without Python.
 //!
-//! Handlers do what the request's path says: `/h/{action}/{id}/{size}/{wait_us}/{fields}`.
+//! Handlers do what the request's path says: `/h/{action}/{id}/{size}/{wait_us}/{fields}`, or `/s/…` for
+//! those that take the body while it arrives.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -8,7 +9,10 @@ use std::rc::Rc;
 
 use fastrand::Rng;
 
-use theframework::{Body, Config, Engine, ExchangeId, Held, Peers, RequestView, Route, Router};
+use theframework::{
+    Body, BodyState, Config, Engine, ExchangeId, Held, Peers, RequestView, Room, Route, Router,
+    StreamLimit,
+};
 use theframework_io::Driver as _;
 use theframework_io::sim::{FNV_START, Net, SimDriver, fnv};
 
@@ -30,6 +34,36 @@ struct Parked {
     answer: Answer,
     /// It does not end when it is told to.
     is_stubborn: bool,
+}
+
+/// A handler that takes its body while it comes, or sends its answer while it makes it.
+struct Streamer {
+    id: ExchangeId,
+    /// Of the head alone.
+    digest: u64,
+    answer: Answer,
+    is_head: bool,
+    way: Way,
+    /// What has come of the body.
+    body: Vec<u8>,
+    /// How much of the answer has been written; none until its head was.
+    written: Option<usize>,
+    /// How often it will wait between two steps, and for how long.
+    waits: u32,
+    wait_us: u64,
+}
+
+/// How a streamer answers.
+#[derive(Copy, Clone, PartialEq, Eq)]
+enum Way {
+    /// As a whole.
+    Whole,
+    /// In chunks.
+    Chunks,
+    /// With a length that was announced.
+    Length,
+    /// Each piece of the body as it comes.
+    Echo,
 }
 
 #[derive(Clone)]
@@ -70,6 +104,9 @@ pub struct Server {
     /// Requests that came to a handler.
     handled: u64,
     parked: HashMap<u64, Parked>,
+    streaming: HashMap<u64, Streamer>,
+    /// Requests whose bodies were refused by handlers that took them.
+    refused: u64,
     next_value: u64,
     seen: HashSet<u32>,
     batch_max: usize,
@@ -95,7 +132,12 @@ impl Server {
                     method,
                     endpoint as u32,
                 )
+                .and_then(|()| {
+                    let pattern = "/s/{action}/{id}/{size}/{wait}/{fields}";
+                    router.add(pattern, method, endpoint as u32 + 4)
+                })
                 .unwrap_or_else(|error| unreachable!("a good route: {error}"));
+            router.stream(endpoint as u32 + 4, StreamLimit::Default);
         }
         let others = Rc::new(OtherWorkers::default());
         let mut engine = Engine::new(driver, config, Rc::new(router));
@@ -106,6 +148,8 @@ impl Server {
             steps: 0,
             handled: 0,
             parked: HashMap::new(),
+            streaming: HashMap::new(),
+            refused: 0,
             next_value: 1,
             seen: HashSet::new(),
             batch_max,
@@ -211,13 +255,43 @@ impl Server {
             closes: action == "last",
         };
         let wait_us = number(3);
+        let is_head = view.method() == b"HEAD";
         let digest = digest_of(&view);
+        let head_digest = head_digest_of(&view);
+        let buffered = if view.streams() {
+            Vec::new()
+        } else {
+            view.body().to_vec()
+        };
         if answer.id != 0 && !self.seen.insert(answer.id) {
             let text = format!("request {} reached a handler twice", answer.id);
             net.borrow_mut().violation(&text);
         }
         net.borrow_mut()
             .note(|| format!("request {}: {action}", answer.id));
+        let way = match action.as_str() {
+            "take" => Some(Way::Whole),
+            "chunks" => Some(Way::Chunks),
+            "length" => Some(Way::Length),
+            "echo" => Some(Way::Echo),
+            _ => None,
+        };
+        if let Some(way) = way {
+            return self.stream(
+                net,
+                Streamer {
+                    id,
+                    digest: head_digest,
+                    answer,
+                    is_head,
+                    way,
+                    body: buffered,
+                    written: None,
+                    waits: if wait_us == 0 { 0 } else { 3 },
+                    wait_us: wait_us / 4,
+                },
+            );
+        }
         let waits = match action.as_str() {
             "park" => 1,
             "parks" => 3,
@@ -252,6 +326,9 @@ impl Server {
     }
 
     fn resume(&mut self, net: &RefCell<Net>, value: u64) {
+        if let Some(streamer) = self.streaming.remove(&value) {
+            return self.stream(net, streamer);
+        }
         let Some(parked) = self.parked.remove(&value) else {
             return;
         };
@@ -289,7 +366,153 @@ impl Server {
         }
     }
 
+    /// Goes on until the handler has to wait, or ends.
+    fn stream(&mut self, net: &RefCell<Net>, mut streamer: Streamer) {
+        let id = streamer.id;
+        if let Some(view) = self.engine.request(id)
+            && head_digest_of(&view) != streamer.digest
+        {
+            net.borrow_mut()
+                .violation("a head has changed while its handler took the body");
+        }
+        loop {
+            // With its last byte an answer of known length is complete, and with its head one to
+            // HEAD: the client goes on.
+            let is_sent = streamer.written.is_some_and(|written| {
+                streamer.is_head || (streamer.way == Way::Length && written == streamer.answer.size)
+            });
+            if streamer.waits > 0 && !is_sent && self.rng.u32(0..4) == 0 {
+                streamer.waits -= 1;
+                let at_us = self.engine.clock_us() + streamer.wait_us;
+                let value = self.next_value;
+                self.engine.set_timer(at_us, value);
+                return self.wait(streamer);
+            }
+            let is_reading = streamer.way == Way::Echo || streamer.written.is_none();
+            if is_reading {
+                match self.engine.body_state(id) {
+                    BodyState::Ready => {
+                        let max = self.rng.usize(1..100_000);
+                        let Some(piece) = self.engine.take_body(id, max, <[u8]>::to_vec) else {
+                            net.borrow_mut()
+                                .violation("a body is ready, and is not there");
+                        };
+                        streamer.body.extend_from_slice(&piece);
+                        if streamer.way != Way::Echo {
+                            continue;
+                        }
+                    }
+                    BodyState::Waits => {
+                        self.engine.wait_for_body(id, self.next_value);
+                        return self.wait(streamer);
+                    }
+                    BodyState::Ended => {}
+                    BodyState::Gone => {
+                        self.engine.abort_response(id);
+                        return self.ended(id);
+                    }
+                    BodyState::Failed(status) => {
+                        self.refused += 1;
+                        self.engine.clear_fields(id);
+                        self.engine.respond(id, status, Body::Copied(b"no\n"));
+                        return self.ended(id);
+                    }
+                    BodyState::Over => return,
+                }
+            }
+            let Some(written) = streamer.written else {
+                let digest = match streamer.way {
+                    Way::Echo => streamer.digest,
+                    _ => fnv(streamer.digest, &streamer.body),
+                };
+                if streamer.way == Way::Whole {
+                    return self.answer(id, digest, &streamer.answer);
+                }
+                let length = (streamer.way == Way::Length).then_some(streamer.answer.size as u64);
+                if !self.set_fields(id, digest, &streamer.answer) {
+                    return;
+                }
+                if !self.engine.start_response(id, 200, length) {
+                    self.engine.abort_response(id);
+                    return self.ended(id);
+                }
+                streamer.written = Some(0);
+                continue;
+            };
+            let end = match streamer.way {
+                Way::Echo => streamer.body.len(),
+                _ => streamer.answer.size,
+            };
+            if written == end {
+                let is_over =
+                    streamer.way != Way::Echo || self.engine.body_state(id) == BodyState::Ended;
+                if is_over {
+                    if !self.engine.finish_response(id) {
+                        net.borrow_mut()
+                            .violation("a whole answer was taken for a part of one");
+                    }
+                    return self.ended(id);
+                }
+                continue;
+            }
+            match self.engine.room(id) {
+                Room::Ready => {
+                    let len = match self.rng.u32(0..3) {
+                        0 => self.rng.usize(1..200),
+                        1 => self.rng.usize(1..10_000),
+                        _ => self.rng.usize(1..100_000),
+                    }
+                    .min(end - written);
+                    let piece: Vec<u8> = (written..written + len)
+                        .map(|at| filler(streamer.answer.id, at))
+                        .collect();
+                    let sent = if self.rng.bool() {
+                        self.engine
+                            .write_body(id, Body::Kept(piece.into_boxed_slice()))
+                            .is_ok()
+                    } else {
+                        self.engine.write_body(id, Body::Copied(&piece)).is_ok()
+                    };
+                    if !sent {
+                        net.borrow_mut().violation("there is room, and it is not");
+                    }
+                    streamer.written = Some(written + len);
+                }
+                Room::Full => {
+                    self.engine.wait_for_room(id, self.next_value);
+                    return self.wait(streamer);
+                }
+                Room::Gone => {
+                    self.engine.abort_response(id);
+                    return self.ended(id);
+                }
+                Room::Over => return,
+            }
+        }
+    }
+
+    fn wait(&mut self, streamer: Streamer) {
+        self.engine.park(streamer.id);
+        self.streaming.insert(self.next_value, streamer);
+        self.next_value += 1;
+    }
+
     fn answer(&mut self, id: ExchangeId, digest: u64, answer: &Answer) {
+        if !self.set_fields(id, digest, answer) {
+            return;
+        }
+        let engine = &mut self.engine;
+        let body: Vec<u8> = (0..answer.size).map(|at| filler(answer.id, at)).collect();
+        if answer.is_kept {
+            engine.respond(id, 200, Body::Kept(body.into_boxed_slice()));
+        } else {
+            engine.respond(id, 200, Body::Copied(&body));
+        }
+        self.ended(id);
+    }
+
+    /// Sets what an answer's head says; false if it was answered otherwise.
+    fn set_fields(&mut self, id: ExchangeId, digest: u64, answer: &Answer) -> bool {
         let engine = &mut self.engine;
         // Without memory for a field there is no right answer: nobody gets a wrong one.
         let mut set =
@@ -310,7 +533,8 @@ impl Server {
             engine.clear_fields(id);
             engine.close_after(id);
             engine.respond(id, 503, Body::Copied(b"no memory\n"));
-            return self.ended(id);
+            self.ended(id);
+            return false;
         }
         if answer.closes {
             engine.close_after(id);
@@ -318,18 +542,12 @@ impl Server {
         if engine.is_draining() {
             self.shared.borrow_mut().last_answers.insert(answer.id);
         }
-        let body: Vec<u8> = (0..answer.size).map(|at| filler(answer.id, at)).collect();
-        if answer.is_kept {
-            engine.respond(id, 200, Body::Kept(body.into_boxed_slice()));
-        } else {
-            engine.respond(id, 200, Body::Copied(&body));
-        }
-        self.ended(id);
+        true
     }
 
     /// Handlers that still wait.
     pub fn waiting(&self) -> usize {
-        self.parked.len()
+        self.parked.len() + self.streaming.len()
     }
 
     /// The engine's counters against what was seen of it from both sides.
@@ -338,7 +556,7 @@ impl Server {
         // A request whose client has gone is counted, and handled by nobody.
         let is_right = stats.turns == self.steps
             && stats.requests >= self.handled
-            && stats.refused >= shared.refused
+            && stats.refused + self.refused >= shared.refused
             && stats.accepted + stats.overload >= shared.heard;
         if !is_right {
             net.violation(&format!(
@@ -376,8 +594,11 @@ impl Server {
 }
 
 fn digest_of<B: theframework_io::KeptBytes>(view: &RequestView<'_, B>) -> u64 {
+    fnv(head_digest_of(view), view.body())
+}
+
+fn head_digest_of<B: theframework_io::KeptBytes>(view: &RequestView<'_, B>) -> u64 {
     let mut digest = fnv(FNV_START, view.method());
     digest = fnv(digest, view.target());
-    digest = fnv(digest, view.header("x-token").unwrap_or_default());
-    fnv(digest, view.body())
+    fnv(digest, view.header("x-token").unwrap_or_default())
 }

@@ -236,7 +236,7 @@ fn receive(fd: RawFd, start: NonNull<u8>, len: usize) -> Result<usize, Errno> {
 fn send<B: KeptBytes>(fd: RawFd, write: &mut Write<B>) -> Result<usize, Errno> {
     const FLAGS: i32 = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
     loop {
-        let (first, second) = write.remaining();
+        let [first, second, _] = write.remaining();
         let count = if second.is_empty() {
             let len = first.len().min(1 << 30);
             // SAFETY: the slice lives during the call.

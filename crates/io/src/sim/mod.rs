@@ -481,9 +481,8 @@ impl<B: KeptBytes> SimDriver<B> {
             0
         };
         {
-            let (first, second) = write.remaining();
-            let bytes = first.iter().chain(second).copied().take(len);
-            self.net.borrow_mut().put(fd, bytes);
+            let bytes = write.remaining().into_iter().flatten().copied();
+            self.net.borrow_mut().put(fd, bytes.take(len));
         }
         write.advance(len);
         if write.sent() == write.len() {
@@ -774,8 +773,7 @@ fn is_receive(kind: Kind) -> bool {
 }
 
 fn fingerprint_of<B: KeptBytes>(write: &Write<B>) -> u64 {
-    let (head, body) = write.all();
-    fnv(fnv(FNV_START, head), body)
+    write.all().into_iter().fold(FNV_START, fnv)
 }
 
 /// Start value of [`fnv`].

@@ -351,7 +351,7 @@ impl<B: KeptBytes> UringDriver<B> {
                 let Payload::Write(write) = &mut op.payload else {
                     unreachable!("a send owns its write")
                 };
-                let (first, second) = write.remaining();
+                let [first, second, _] = write.remaining();
                 let at_once = op.state == State::Inline;
                 inline = at_once && self.features.has(Feature::SkipSuccess);
                 let flags = if at_once {
