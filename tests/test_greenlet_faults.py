@@ -203,11 +203,19 @@ def test_what_is_thrown_into_the_hub_is_reported(server: Server, kind: str) -> N
     server.wait_for_log("thrown into the hub")
 
 
-def test_what_is_thrown_into_the_hub_is_not_reported_by_a_child(server: Server) -> None:
-    with innocents(server):
-        assert server.get("/hub/throw-and-fork").whole() == page("0")
-    server.wait_for_log("reported once")
-    assert server.log().count(f"reported once, to {server.workers()[0]}") == 1
+def test_a_child_does_not_do_what_the_parent_still_has_to(server: Server) -> None:
+    """Two reports stand in the hub's queue; whoever writes the first one forks."""
+    with server.client() as first, server.client() as second:
+        first.send(request("GET", "/hub/report/first/0.1"))
+        second.send(request("GET", "/hub/report/second/0.1"))
+        time.sleep(0.05)
+        assert server.get("/block/0.1").whole() == page("blocked")
+        assert first.read().whole() == page("went on")
+        assert second.read().whole() == page("went on")
+    server.wait_for_log("reports second")
+    reports = [line for line in server.log().splitlines() if " reports " in line]
+    worker = server.workers()[0]
+    assert reports == [f"process {worker} reports {what}" for what in ("first", "second")]
 
 
 def test_a_wait_on_the_hub_greenlet_is_refused(server: Server) -> None:

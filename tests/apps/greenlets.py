@@ -239,15 +239,23 @@ def hub_throw(request: Request, response: Response) -> None:
     text(response, "went on")
 
 
-@app.route("/hub/throw-and-fork")
-def hub_throw_and_fork(request: Request, response: Response) -> None:
-    """Forks while the report of what it threw stands in the hub's queue."""
-    # Resumed by its timer, it is resumed behind the throw in the same round: before any job.
-    sleep(0.001)
-    hub_greenlet().throw(RuntimeError, f"reported once, to {os.getpid()}")
-    status = _status_of_child("return")
-    if status is not None:
-        text(response, str(status))
+@app.route("/hub/report/{text}/{seconds}")
+def hub_report(request: Request, response: Response) -> None:
+    """Has the hub report something after a while; who reports "first" forks."""
+
+    def report(unraisable: Any) -> None:
+        said = str(unraisable.exc_value)
+        if said in ("first", "second"):
+            print(f"process {os.getpid()} reports {said}", file=sys.stderr, flush=True)
+            if said == "first" and (child := os.fork()):
+                os.waitpid(child, 0)
+        else:
+            sys.__unraisablehook__(unraisable)
+
+    sys.unraisablehook = report
+    sleep(float(request.params["seconds"]))
+    hub_greenlet().throw(RuntimeError, request.params["text"])
+    text(response, "went on")
 
 
 @app.route("/hub/sleeps")
