@@ -228,3 +228,48 @@ impl<B: KeptBytes> Write<B> {
         &raw const self.message
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use theframework_memory::BufferRecycler;
+
+    use super::*;
+
+    #[test]
+    fn what_remains_begins_where_the_last_send_ended() {
+        for (head, tail) in [("head", "tail"), ("", "tail"), ("head", ""), ("", "")] {
+            let mut arena = WriteArena::new(BufferRecycler::new()).unwrap();
+            arena.extend(head.as_bytes()).unwrap();
+            let mut write = Write::<&'static [u8]>::new(arena);
+            write.set_body(b"body");
+            assert!(write.extend_tail(tail.as_bytes()));
+            let all = [head, "body", tail].concat();
+            assert_eq!(write.len(), all.len());
+            for sent in 0..=all.len() {
+                let pieces = write.remaining();
+                assert_eq!(pieces.concat(), all.as_bytes()[sent..]);
+                assert!(pieces[0].is_empty() == (sent == all.len()));
+                assert!(!pieces[1].is_empty() || pieces[2].is_empty());
+                let used = pieces.iter().filter(|piece| !piece.is_empty()).count();
+                write.message();
+                assert_eq!(write.message.msg_iovlen, used);
+                if sent < all.len() {
+                    write.advance(1);
+                }
+            }
+            assert_eq!(write.recycle(), Some(&b"body"[..]));
+            assert!(write.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_tail_has_room_for_the_end_of_a_chunk_and_of_a_body() {
+        let arena = WriteArena::new(BufferRecycler::new()).unwrap();
+        let mut write = Write::<&'static [u8]>::new(arena);
+        write.set_body(b"body");
+        assert!(write.extend_tail(b"\r\n"));
+        assert!(write.extend_tail(b"0\r\n\r\n"));
+        assert!(!write.extend_tail(b"xx"));
+        assert_eq!(write.remaining().concat(), b"body\r\n0\r\n\r\n");
+    }
+}

@@ -99,15 +99,21 @@ pub fn a_write_to_a_full_socket_goes_on_when_the_peer_reads<W: World>() {
 pub fn a_large_write_tells_its_progress<W: World>() {
     let mut bench = Bench::<W>::new(1);
     let (ours, mut theirs) = bench.world.pair();
-    for body in [None, Some(pattern(3_000_000))] {
+    for (body, tail) in [
+        (None, ""),
+        (Some(pattern(3_000_000)), ""),
+        (Some(pattern(2_999_999)), "tail"),
+    ] {
         let head = pattern(if body.is_some() { 900 } else { 2_000_000 });
         let mut expected = head.clone();
         expected.extend(body.iter().flatten());
+        expected.extend(tail.bytes());
         assert!(expected.len() > SEND_AT_ONCE_MAX);
-        let op = bench
-            .driver
-            .send(ours.as_raw_fd(), 3, write(&head, body.as_deref()))
-            .unwrap();
+        let mut write = write(&head, body.as_deref());
+        if !tail.is_empty() {
+            assert!(write.extend_tail(tail.as_bytes()));
+        }
+        let op = bench.driver.send(ours.as_raw_fd(), 3, write).unwrap();
         let sending = bench.send_to(&mut theirs, op);
         assert_eq!(sending.sent, expected.len());
         assert!(!sending.progress.is_empty());
