@@ -229,6 +229,14 @@ def test_a_request_that_is_kept_says_that_it_is_over(server: Server) -> None:
         assert client.get("/kept").json() == ["POST", "/keep", "kept", "request is over"]
 
 
+def test_only_one_greenlet_waits_for_a_body(server: Server) -> None:
+    """And the end of the handler is told to the one that does."""
+    with server.client() as client:
+        client.send(post("/two-readers", "Content-Length: 5"))
+        assert client.read().body == b"another greenlet waits for the same already"
+    wait_for(lambda: seen(server) == ["RuntimeError: request is over"], "it was told")
+
+
 # Bodies that end badly
 
 
@@ -429,6 +437,8 @@ def test_responses_without_a_body(server: Server) -> None:
         assert answer.header("Transfer-Encoding") == "chunked"
         client.send(request("HEAD", "/known/300/3/100"))
         assert client.read("HEAD").header("Content-Length") == "300"
+        client.send(request("HEAD", "/endless/head"))
+        assert client.read("HEAD").header("Transfer-Encoding") == "chunked"
         assert client.get("/").body == b"hello world"
 
 

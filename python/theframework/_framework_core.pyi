@@ -169,7 +169,7 @@ class Next:
 
     def __call__(self, request: Request = ..., response: Response = ..., /) -> None: ...
 
-class ClientDisconnected(Exception):
+class ClientDisconnected(Exception):  # noqa: N818 - the name that the documents have
     """The client has gone: raised by what would read more of its request, or write to it.
 
     A handler may let it pass: it is not logged, and nobody is answered.

@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Iterator
 
+import greenlet
 from theframework import BodyError, ClientDisconnected, Framework, Request, Response, sleep
 from theframework import _framework_core as core
 
@@ -264,6 +265,26 @@ def endless(request: Request, response: Response) -> None:
     except ClientDisconnected:
         _seen.append(f"{name} ClientDisconnected")
         raise
+
+
+@app.route("/two-readers", methods=["POST"], stream=True)
+def two_readers(request: Request, response: Response) -> None:
+    """A greenlet beside the handler waits for the body: the handler may not do so too."""
+
+    def read() -> None:
+        try:
+            _seen.append(str(next(request.stream())))
+        except BaseException as error:
+            _seen.append(f"{type(error).__name__}: {error}")
+
+    parent = greenlet.getcurrent()
+    while parent.parent is not None:
+        parent = parent.parent
+    greenlet.greenlet(read, parent=parent).switch()
+    try:
+        next(request.stream())
+    except RuntimeError as error:
+        response.write(str(error))
 
 
 @app.route("/wait-for-the-end/{name}")

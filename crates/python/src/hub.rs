@@ -847,21 +847,27 @@ pub(crate) fn wait(py: Python<'_>, hub: &'static Hub, what: WaitFor) -> PyResult
     let timer = hub.with(|engine| {
         let timer = match what {
             WaitFor::Time(wait_us) => Some(engine.set_timer(engine.clock_us() + wait_us, value)),
-            WaitFor::Body(id) => {
-                engine.wait_for_body(id, value);
-                None
-            }
-            WaitFor::Room(id) => {
-                engine.wait_for_room(id, value);
-                None
-            }
+            WaitFor::Body(id) if engine.wait_for_body(id, value) => None,
+            WaitFor::Room(id) if engine.wait_for_room(id, value) => None,
+            WaitFor::Body(_) | WaitFor::Room(_) => return Err(()),
         };
         if let Some(id) = exchange {
             engine.set_tag(id, key.to_u64());
             engine.park(id);
         }
-        timer
+        Ok(timer)
     });
+    let timer = match timer {
+        Some(Ok(timer)) => timer,
+        Some(Err(())) => {
+            let ended = hub.waits.borrow_mut().remove(key);
+            drop(ended);
+            return Err(PyRuntimeError::new_err(
+                "another greenlet waits for the same already",
+            ));
+        }
+        None => None,
+    };
     hub.running.leaves(&own);
     drop(own);
     // SAFETY: the hub greenlet lives as long as its hub, which is never freed; nothing is borrowed
@@ -877,7 +883,7 @@ pub(crate) fn wait(py: Python<'_>, hub: &'static Hub, what: WaitFor) -> PyResult
     let owes_timeout =
         was_told && !matches!(&result, Err(error) if error.is_instance_of::<HandlerTimeout>(py));
     hub.with(|engine| {
-        if let Some(timer) = timer.flatten() {
+        if let Some(timer) = timer {
             engine.cancel_timer(timer);
         }
         if let WaitFor::Body(id) | WaitFor::Room(id) = what {

@@ -420,8 +420,7 @@ impl Request {
             .get()
             .read(|view: &View<'_>| View::streams(view), |_| false)?
         {
-            let stream = BodyStream::new(own.clone().unbind(), state.id.get());
-            return Ok(Bound::new(py, stream)?.into_any());
+            return Ok(Bound::new(py, BodyStream(state.id.get()))?.into_any());
         }
         let body = own.get().body(py)?;
         let pieces = PyList::empty(py);

@@ -460,6 +460,12 @@ impl Response {
         let result = self.begin_stream(py).and_then(|()| {
             for item in &items {
                 self.write(&item?)?;
+                // The answer to HEAD is complete with its head, however much there may be.
+                if hub().and_then(|hub| hub.with(|engine| engine.drops_body(self.0.id.get())))
+                    == Some(true)
+                {
+                    break;
+                }
             }
             Ok(())
         });

@@ -6,7 +6,6 @@ use pyo3::types::PyBytes;
 use theframework::{BodyState, ExchangeId};
 
 use crate::hub::{WaitFor, hub, wait};
-use crate::request::Request;
 use crate::{BodyError, ClientDisconnected};
 
 /// What one step of a stream brings at most: as much as one receive does.
@@ -15,16 +14,7 @@ const PIECE_MAX: usize = 64 * 1024;
 /// Yields a request's body as it arrives, in pieces of at most 64 KiB. Parks the handler while nothing
 /// is there; the client is held back while nothing is taken.
 #[pyclass(frozen, module = "theframework")]
-pub(crate) struct BodyStream {
-    request: Py<Request>,
-    id: ExchangeId,
-}
-
-impl BodyStream {
-    pub(crate) fn new(request: Py<Request>, id: ExchangeId) -> Self {
-        BodyStream { request, id }
-    }
-}
+pub(crate) struct BodyStream(pub(crate) ExchangeId);
 
 #[pymethods]
 impl BodyStream {
@@ -38,15 +28,15 @@ impl BodyStream {
         let over = || PyRuntimeError::new_err("request is over");
         let hub = hub().ok_or_else(over)?;
         loop {
-            let state = hub.with(|engine| engine.body_state(self.id));
+            let state = hub.with(|engine| engine.body_state(self.0));
             match state.unwrap_or(BodyState::Over) {
                 BodyState::Ready => {
                     let piece = hub.with(|engine| {
-                        engine.take_body(self.id, PIECE_MAX, |bytes| PyBytes::new(py, bytes))
+                        engine.take_body(self.0, PIECE_MAX, |bytes| PyBytes::new(py, bytes))
                     });
                     return Ok(piece.flatten());
                 }
-                BodyState::Waits => wait(py, hub, WaitFor::Body(self.id))?,
+                BodyState::Waits => wait(py, hub, WaitFor::Body(self.0))?,
                 BodyState::Ended => return Ok(None),
                 BodyState::Gone => {
                     return Err(ClientDisconnected::new_err(
@@ -62,10 +52,6 @@ impl BodyStream {
                 BodyState::Over => return Err(over()),
             }
         }
-    }
-
-    fn __traverse__(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
-        visit.call(&self.request)
     }
 }
 

@@ -42,6 +42,13 @@ pub enum WriteError {
 }
 
 impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
+    /// Whether what is written for the body is dropped: the response has none.
+    pub fn drops_body(&self, ExchangeId(key): ExchangeId) -> bool {
+        self.exchanges
+            .get(key)
+            .is_some_and(|exchange| exchange.sending == Sending::Nothing)
+    }
+
     /// Whether the head of the response has been written.
     pub fn has_started(&self, ExchangeId(key): ExchangeId) -> bool {
         self.exchanges
@@ -66,10 +73,15 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
         }
     }
 
-    /// Makes `value` due (60 bits, not 0) when there may be room again, once.
-    pub fn wait_for_room(&mut self, ExchangeId(key): ExchangeId, value: u64) {
-        if let Some(exchange) = self.exchanges.get_mut(key) {
-            exchange.writer = value;
+    /// Makes `value` due (60 bits, not 0) when there may be room again, or the exchange is over, once.
+    /// False if somebody waits for that already.
+    pub fn wait_for_room(&mut self, ExchangeId(key): ExchangeId, value: u64) -> bool {
+        match self.exchanges.get_mut(key) {
+            Some(exchange) if exchange.writer == 0 => {
+                exchange.writer = value;
+                true
+            }
+            _ => false,
         }
     }
 
@@ -177,12 +189,9 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
     /// Ends a response that was started, and the exchange. False if less was written than was
     /// announced: the connection then ends behind what was written.
     pub fn finish_response(&mut self, ExchangeId(key): ExchangeId) -> bool {
-        let Some(exchange) = self.exchanges.remove(key) else {
+        let Some(exchange) = self.take_exchange(key) else {
             return true;
         };
-        if let Some(timer) = exchange.handler_timer {
-            self.wheel.cancel(timer);
-        }
         let connection_key = exchange.connection;
         let Some(connection) = self.connections.get_mut(connection_key) else {
             self.recycle(exchange);
@@ -211,12 +220,9 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
     /// Ends a response that was started and cannot be ended as it should: the connection ends behind
     /// what was written, so that the client sees that something is missing.
     pub fn abort_response(&mut self, ExchangeId(key): ExchangeId) {
-        let Some(exchange) = self.exchanges.remove(key) else {
+        let Some(exchange) = self.take_exchange(key) else {
             return;
         };
-        if let Some(timer) = exchange.handler_timer {
-            self.wheel.cancel(timer);
-        }
         let connection_key = exchange.connection;
         self.conclude(connection_key, exchange, true);
     }

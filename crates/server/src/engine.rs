@@ -399,6 +399,8 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             connection.exchange = None;
             self.begin_close(connection_key);
         }
+        self.wake_reader(key);
+        self.wake_writer(key);
     }
 
     /// In the child of a fork by another thread, while this one waited for events: what a wait does

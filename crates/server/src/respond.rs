@@ -103,17 +103,14 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
     /// finished, and submitted when the batch ends at the latest. False if the exchange is over, or
     /// its response was started: that one is then aborted.
     pub fn respond(&mut self, ExchangeId(key): ExchangeId, status: u16, body: Body<'_, B>) -> bool {
-        if self.has_started(ExchangeId(key)) {
-            self.abort_response(ExchangeId(key));
-            return false;
-        }
-        let Some(exchange) = self.exchanges.remove(key) else {
+        let Some(exchange) = self.take_exchange(key) else {
             return false;
         };
-        if let Some(timer) = exchange.handler_timer {
-            self.wheel.cancel(timer);
-        }
         let connection_key = exchange.connection;
+        if exchange.sending != Sending::No {
+            self.conclude(connection_key, exchange, true);
+            return false;
+        }
         let Some(connection) = self.connections.get_mut(connection_key) else {
             self.recycle(exchange);
             return false;
@@ -152,6 +149,19 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
         }
         self.conclude(connection_key, exchange, closes);
         true
+    }
+
+    /// Takes an exchange whose handler is done with it: nothing runs or waits for it any more.
+    pub(crate) fn take_exchange(&mut self, key: Key) -> Option<Box<Exchange<B>>> {
+        let exchange = self.exchanges.remove(key)?;
+        if let Some(timer) = exchange.handler_timer {
+            self.wheel.cancel(timer);
+        }
+        // Another greenlet of the handler's may wait still: it finds that the exchange is over.
+        let waiters = [exchange.reader, exchange.writer];
+        self.due
+            .extend(waiters.into_iter().filter(|&value| value != 0));
+        Some(exchange)
     }
 
     /// What follows a response that is complete, or as complete as it will be.

@@ -82,13 +82,16 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
         BodyState::Waits
     }
 
-    /// Makes `value` due (60 bits, not 0) when the state of the body has changed, once. Until then
-    /// `read_timeout` runs.
-    pub fn wait_for_body(&mut self, ExchangeId(key): ExchangeId, value: u64) {
+    /// Makes `value` due (60 bits, not 0) when the state of the body has changed, or the exchange is
+    /// over, once. Until then `read_timeout` runs. False if somebody waits for that already.
+    pub fn wait_for_body(&mut self, ExchangeId(key): ExchangeId, value: u64) -> bool {
         let (now_ms, waited_ms) = (self.now_ms, self.waited_ms);
         let Some(exchange) = self.exchanges.get_mut(key) else {
-            return;
+            return false;
         };
+        if exchange.reader != 0 {
+            return false;
+        }
         exchange.reader = value;
         exchange.waited_before_ms = waited_ms;
         let connection_key = exchange.connection;
@@ -97,6 +100,7 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             self.arm_receive(connection_key);
             self.arm_timer(connection_key);
         }
+        true
     }
 
     /// Gives up to `max` bytes of a body that streams, of those that are there, to `copy`, and lets go of

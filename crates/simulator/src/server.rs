@@ -403,7 +403,9 @@ impl Server {
                         }
                     }
                     BodyState::Waits => {
-                        self.engine.wait_for_body(id, self.next_value);
+                        if !self.engine.wait_for_body(id, self.next_value) {
+                            net.borrow_mut().violation("a body is not to be waited for");
+                        }
                         return self.wait(streamer);
                     }
                     BodyState::Ended => {}
@@ -479,7 +481,9 @@ impl Server {
                     streamer.written = Some(written + len);
                 }
                 Room::Full => {
-                    self.engine.wait_for_room(id, self.next_value);
+                    if !self.engine.wait_for_room(id, self.next_value) {
+                        net.borrow_mut().violation("room is not to be waited for");
+                    }
                     return self.wait(streamer);
                 }
                 Room::Gone => {
