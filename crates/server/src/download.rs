@@ -187,7 +187,8 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
     }
 
     /// Ends a response that was started, and the exchange. False if less was written than was
-    /// announced: the connection then ends behind what was written.
+    /// announced: the connection then ends behind what was written. It does also if the body of the
+    /// request has not come to its end.
     pub fn finish_response(&mut self, ExchangeId(key): ExchangeId) -> bool {
         let Some(exchange) = self.take_exchange(key) else {
             return true;
@@ -209,7 +210,9 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
                 Sending::No | Sending::UntilClose | Sending::Nothing => {}
             }
         }
-        let closes = exchange.closes || self.drain.is_some() || !is_whole;
+        // What was not read of a body is not read any more: it is no request.
+        let is_read = exchange.is_complete();
+        let closes = exchange.closes || self.drain.is_some() || !is_whole || !is_read;
         self.conclude(connection_key, exchange, closes);
         if result.is_err() {
             self.begin_close(connection_key);

@@ -9,6 +9,7 @@ use std::rc::Rc;
 
 use theframework::{
     AcceptMode, Body, Config, Engine, ExchangeId, PeerSlot, Peers, Route, Router, SlotPeers,
+    StreamLimit,
 };
 use theframework_io::sim::{ClientId, Faults, Net, NoAgenda, SimDriver, SimSocket};
 
@@ -51,6 +52,8 @@ impl World {
         let driver = SimDriver::new(&net, Rc::new(RefCell::new(NoAgenda)), 8).unwrap();
         let mut router = Router::new();
         router.add("/", "GET", 0).unwrap();
+        router.add("/up", "POST", 1).unwrap();
+        router.stream(1, StreamLimit::Default);
         let mut engine = Engine::new(driver, config, Rc::new(router));
         let listener = net.borrow_mut().listen();
         engine.listen(SimSocket::new(&net, listener), mode);
@@ -687,4 +690,33 @@ fn the_child_of_a_fork_does_not_tell_the_others_that_the_parent_has_ended() {
     parent.engine.abandon_after_fork();
     drop(parent);
     assert_eq!(seen.lowest(), Some(0));
+}
+
+/// A request whose handler takes the body while it comes, of so many bytes.
+fn upload(len: usize) -> String {
+    format!("POST /up HTTP/1.1\r\nHost: x\r\nContent-Length: {len}\r\n\r\n")
+}
+
+#[test]
+fn what_was_not_read_of_a_body_is_no_request_after_an_answer_that_was_streamed() {
+    let mut world = World::new(Config::default());
+    let client = world.client();
+    world.send(client, upload(GET.len()));
+    let id = world.next();
+    world.engine.start_response(id, 200, Some(2));
+    let ok = Body::Copied(b"ok");
+    assert!(world.engine.write_body(id, ok).is_ok());
+    assert!(world.engine.finish_response(id), "all of the answer");
+    world.send(client, GET);
+    for _ in 0..5 {
+        world.turn();
+    }
+    assert!(world.engine.next_ready().is_none(), "a body is no request");
+    assert!(world.received(client).ends_with("\r\n\r\nok"));
+    let mut rest = Vec::new();
+    let read = world
+        .net
+        .borrow_mut()
+        .client_read(client, usize::MAX, &mut rest);
+    assert!(read.is_end, "no further request is served");
 }
