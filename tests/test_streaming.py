@@ -200,6 +200,16 @@ def test_a_body_that_was_not_read_ends_the_connection(server: Server) -> None:
         client.assert_closed()
 
 
+def test_a_body_that_was_not_read_is_no_request_behind_a_stream(server: Server) -> None:
+    smuggled = request("GET", "/raises/0")
+    with server.client() as client:
+        client.send(post("/unread-stream", f"Content-Length: {len(smuggled)}"))
+        assert client.read().body == b"not interested"
+        with contextlib.suppress(OSError):
+            client.send(smuggled)
+        client.assert_closed()
+
+
 def test_a_short_body_that_was_not_read_does_not(server: Server) -> None:
     with server.client() as client:
         for framing in ("Content-Length: 5\r\n\r\n12345", "Transfer-Encoding: chunked\r\n\r\n"):

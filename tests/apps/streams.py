@@ -89,6 +89,11 @@ def unread(request: Request, response: Response) -> None:
     response.write("not interested")
 
 
+@app.route("/unread-stream", methods=["POST"], stream=True)
+def unread_stream(request: Request, response: Response) -> None:
+    response.stream(["not ", "interested"])
+
+
 @app.route("/first-piece", methods=["POST"], stream=True)
 def first_piece(request: Request, response: Response) -> None:
     next(request.stream())

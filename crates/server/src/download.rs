@@ -210,9 +210,7 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
                 Sending::No | Sending::UntilClose | Sending::Nothing => {}
             }
         }
-        // What was not read of a body is not read any more: it is no request.
-        let is_read = exchange.is_complete();
-        let closes = exchange.closes || self.drain.is_some() || !is_whole || !is_read;
+        let closes = exchange.is_last() || self.drain.is_some() || !is_whole;
         self.conclude(connection_key, exchange, closes);
         if result.is_err() {
             self.begin_close(connection_key);

@@ -173,6 +173,12 @@ impl<B> Exchange<B> {
         self.streams && self.body_error == 0 && !self.is_complete()
     }
 
+    /// Whether no further request is served. What was not read of a body is not read any more: it would
+    /// be taken for one.
+    pub(crate) fn is_last(&self) -> bool {
+        self.closes || !self.is_complete()
+    }
+
     pub(crate) fn is_complete(&self) -> bool {
         match self.head.framing {
             Framing::None => true,

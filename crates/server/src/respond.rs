@@ -115,8 +115,7 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             self.recycle(exchange);
             return false;
         };
-        // What was not read of a body is not read any more.
-        let closes = exchange.closes || self.drain.is_some() || !exchange.is_complete();
+        let closes = exchange.is_last() || self.drain.is_some();
         if connection.ending == Ending::No {
             let is_silent = exchange.head.method.is_head() || forbids_body(status);
             let length = if forbids_body(status) {
