@@ -1,9 +1,9 @@
 //! The wire format of HTTP/1.1, without I/O: bytes in, bytes out.
 //!
 //! Purpose: parse request heads ([`parse_head`]), decode chunked bodies ([`ChunkedDecoder`]), decode
-//! request targets ([`decode_path`], [`query_pairs`]), write response heads ([`write_head`]). Strict
-//! wherever a proxy in front could read the same bytes another way (RFC 9112 §11.2): what is
-//! ambiguous is refused, never repaired.
+//! request targets ([`decode_path`], [`query_pairs`]), evaluate conditions and ranges ([`evaluate`]),
+//! write response heads ([`write_head`]). Strict wherever a proxy in front could read the same bytes
+//! another way (RFC 9112 §11.2): what is ambiguous is refused, never repaired.
 //!
 //! States: only [`ChunkedDecoder`] and [`DateCache`] keep any; everything else is a function of the
 //! bytes that it is given.
@@ -17,21 +17,26 @@
 #![forbid(unsafe_code)]
 
 pub mod chunked;
+pub mod conditional;
 pub mod date;
 pub mod head;
 pub mod method;
+pub mod range;
 pub mod response;
 pub mod status;
 pub mod target;
 
 mod bytes;
+mod inline;
 
 pub use chunked::{ChunkedDecoder, ChunkedError, ChunkedLimits, Progress};
-pub use date::DateCache;
+pub use conditional::{Answer, EntityTag, Representation, evaluate, parse_date};
+pub use date::{DateCache, format_date};
 pub use head::{
     Framing, Head, HeadError, HeadLimits, TargetForm, Version, find_head_end, parse_head,
 };
 pub use method::Method;
+pub use range::ContentRange;
 pub use response::{
     CONTINUE, Connection, ContentLength, InvalidHeader, LAST_CHUNK, ResponseHead, simple_response,
     validate_name, validate_value, write_chunk_header, write_head,

@@ -6,9 +6,9 @@ mod common;
 
 use common::{DATE, arena, write_arena};
 use theframework_http::{
-    ChunkedDecoder, ChunkedLimits, Connection, ContentLength, DateCache, HeadLimits, ResponseHead,
-    decode_for_routing, find_head_end, parse_head, query_pairs, simple_response,
-    write_chunk_header, write_head,
+    Answer, ChunkedDecoder, ChunkedLimits, Connection, ContentLength, ContentRange, DateCache,
+    EntityTag, HeadLimits, Method, Representation, ResponseHead, decode_for_routing, evaluate,
+    find_head_end, parse_head, query_pairs, simple_response, write_chunk_header, write_head,
 };
 use theframework_memory::CountingAllocator;
 
@@ -61,6 +61,24 @@ fn the_normal_path_does_not_allocate() {
         fields: [(&b"Content-Type"[..], &b"text/plain"[..])].into_iter(),
     };
     write_head(&mut out, &response).unwrap();
+    let tag = EntityTag::of_file(784_111_777, 0, 100);
+    let current = Representation {
+        len: 100,
+        etag: Some(tag.as_bytes()),
+        last_modified: Some(784_111_777),
+    };
+    let fields: [(&[u8], &[u8]); 3] = [
+        (b"If-Unmodified-Since", date.as_bytes()),
+        (b"If-Range", tag.as_bytes()),
+        (b"Range", b"bytes=-1"),
+    ];
+    let answer = evaluate(Method::Get, fields.into_iter(), &current, 784_111_778);
+    let (first, last) = (99, 99);
+    assert_eq!(answer, Answer::Partial { first, last });
+    assert_eq!(
+        ContentRange::part(first, last, 100).as_bytes(),
+        b"bytes 99-99/100"
+    );
     write_chunk_header(&mut out, 4096).unwrap();
     simple_response(&mut out, 431, DATE, &[], true, false).unwrap();
     assert_eq!(ALLOCATOR.counts(), before);
