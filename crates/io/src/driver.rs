@@ -96,6 +96,9 @@ pub enum Outcome<S, B> {
     SendProgress(usize),
     /// A write ended: everything was sent, or the error says why not.
     Sent(Box<Write<B>>, Result<(), Errno>),
+    /// A read from a file ended: the write comes back with what was read behind its bytes. The count is
+    /// 0 at the end of the file.
+    FileRead(Box<Write<B>>, Result<usize, Errno>),
     /// A poll is ready.
     Ready,
     /// The operation failed or was cancelled; it owned nothing that has to come home.
@@ -169,6 +172,25 @@ pub trait Driver<B> {
     /// # Errors
     /// Gives the write back when no operation slot can be had.
     fn send(&mut self, fd: RawFd, token: u64, write: Box<Write<B>>) -> Result<OpId, Box<Write<B>>>;
+
+    /// Reads once from a regular file that was opened without `O_NONBLOCK`, from `offset` on, at most
+    /// `most` bytes, into the free end of a write's arena, which the operation owns meanwhile: that must
+    /// have room, and the write no body. Less may be read than there is, but not nothing.
+    ///
+    /// The loop never waits for the disk. What is in memory already is read in the next turn; the rest
+    /// by the kernel's own threads, or the driver's. A cancel of what such a thread has begun may find
+    /// that it goes on for as long as the disk takes.
+    ///
+    /// # Errors
+    /// Gives the write back when no operation slot can be had.
+    fn read_file(
+        &mut self,
+        file: RawFd,
+        token: u64,
+        offset: u64,
+        most: usize,
+        write: Box<Write<B>>,
+    ) -> Result<OpId, Box<Write<B>>>;
 
     /// Waits once for readiness.
     ///

@@ -14,6 +14,7 @@
 
 mod clock;
 mod driver;
+mod file;
 mod filling;
 mod lease;
 mod poll;

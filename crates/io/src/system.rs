@@ -210,6 +210,20 @@ impl<B: KeptBytes> Driver<B> for SystemDriver<B> {
         }
     }
 
+    fn read_file(
+        &mut self,
+        file: RawFd,
+        token: u64,
+        offset: u64,
+        most: usize,
+        write: Box<Write<B>>,
+    ) -> Result<OpId, Box<Write<B>>> {
+        match self {
+            SystemDriver::IoUring(driver) => driver.read_file(file, token, offset, most, write),
+            SystemDriver::Poll(driver) => driver.read_file(file, token, offset, most, write),
+        }
+    }
+
     fn poll(&mut self, fd: RawFd, interest: Interest, token: u64) -> Result<OpId, OutOfMemory> {
         match self {
             SystemDriver::IoUring(driver) => driver.poll(fd, interest, token),

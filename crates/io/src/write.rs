@@ -84,6 +84,9 @@ pub struct Write<B> {
     tail: [u8; TAIL_MAX],
     tail_len: u8,
     sent: usize,
+    /// What is read from a file into the arena, while such an operation owns the write: from where, and
+    /// how much at most. So a file's bytes are sent from where they were read to.
+    reading: (u64, usize),
     message: libc::msghdr,
     vectors: [libc::iovec; 3],
 }
@@ -111,6 +114,7 @@ impl<B: KeptBytes> Write<B> {
             tail: [0; TAIL_MAX],
             tail_len: 0,
             sent: 0,
+            reading: (0, 0),
             // SAFETY: all-zero bytes are a valid msghdr: null pointers and zero lengths.
             message: unsafe { std::mem::zeroed() },
             vectors: [NO_VECTOR; 3],
@@ -188,6 +192,36 @@ impl<B: KeptBytes> Write<B> {
                 std::hint::black_box(piece.iter().fold(0, |sum, &byte| sum ^ byte));
             }
         }
+    }
+
+    /// Notes what a read from a file is to bring.
+    pub(crate) fn set_reading(&mut self, offset: u64, most: usize) {
+        debug_assert!(self.body.is_none(), "nothing comes behind a body");
+        debug_assert!(
+            most > 0 && !self.arena.free_mut().is_empty(),
+            "a read of nothing looks like the end of the file"
+        );
+        self.reading = (offset, most);
+    }
+
+    /// Where in the file to read from, and where to; that place is the same on every call, also when the
+    /// box of the write was moved, until something was appended.
+    pub(crate) fn reading(&mut self) -> (u64, &mut [u8]) {
+        /// One system call reads no more than this.
+        const READ_MAX: usize = 1 << 30;
+        let (offset, most) = self.reading;
+        let free = self.arena.free_mut();
+        let len = free.len().min(most).min(READ_MAX);
+        (offset, &mut free[..len])
+    }
+
+    /// Counts in what was read.
+    pub(crate) fn commit_read(&mut self, n: usize) {
+        debug_assert!(
+            n <= self.reading().1.len(),
+            "more was read than was asked for"
+        );
+        self.arena.advance(n);
     }
 
     pub(crate) fn advance(&mut self, n: usize) {

@@ -102,7 +102,15 @@ impl WriteArena {
         Ok(&mut self.buffer[self.len..])
     }
 
-    /// Counts in `n` bytes that were written into [`spare_mut`](Self::spare_mut).
+    /// The free space as it is, maybe empty. It holds stale bytes.
+    #[inline]
+    #[must_use]
+    pub fn free_mut(&mut self) -> &mut [u8] {
+        &mut self.buffer[self.len..]
+    }
+
+    /// Counts in `n` bytes that were written into [`spare_mut`](Self::spare_mut) or
+    /// [`free_mut`](Self::free_mut).
     ///
     /// # Panics
     ///
@@ -204,6 +212,10 @@ mod tests {
         assert_eq!(arena.as_slice(), b"a");
         arena.advance(2);
         assert_eq!(arena.as_slice(), b"abc");
+        let free = arena.free_mut().len();
+        assert_eq!(free, arena.capacity() - 3);
+        arena.advance(free);
+        assert!(arena.free_mut().is_empty());
     }
 
     #[test]

@@ -216,6 +216,7 @@ fn faults(rng: &mut Rng) -> Faults {
         late_cancels: some(700),
         late_write_ends: some(700),
         exhaustion: 0,
+        file_errors: 0,
         no_slot: 0,
         clock_jumps: 0,
         wall_jumps: some(100),

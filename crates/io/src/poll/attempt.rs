@@ -5,8 +5,10 @@ use std::ptr::NonNull;
 
 use theframework_memory::Key;
 
+use super::readers::{Job, Readers};
 use super::{Core, Kind, Payload, State};
 use crate::driver::{Errno, Outcome};
+use crate::file;
 use crate::filling::Space;
 use crate::lease::LEASE_SIZE;
 use crate::socket;
@@ -29,6 +31,7 @@ impl<B: KeptBytes> Core<B> {
             Kind::Accept => self.try_accept(key, fd, token),
             Kind::Receive => self.try_receive(key, fd, token),
             Kind::ReceiveInto => self.try_receive_into(key, fd),
+            Kind::ReadFile => self.try_read_file(key, fd),
             Kind::SendAtOnce | Kind::Send | Kind::Poll(_) => {
                 unreachable!("neither is queued for reading")
             }
@@ -114,6 +117,99 @@ impl<B: KeptBytes> Core<B> {
                 self.wait_to_read(key, fd);
             }
             Err(errno) => self.fail(key, errno),
+        }
+    }
+
+    /// Reads what is in memory; a thread reads what is not.
+    fn try_read_file(&mut self, key: Key, fd: RawFd) {
+        let Some(op) = self.ops.get_mut(key) else {
+            return;
+        };
+        let Payload::Reading(write) = &mut op.payload else {
+            unreachable!("a read owns its write")
+        };
+        let (offset, space) = write.reading();
+        match file::read_now(fd, space, offset) {
+            Ok(count) if count > 0 => self.finish_file_read(key, Ok(count)),
+            // Linux 5.9 and 5.10 may say 0 where the file goes on: the thread finds out. And whatever
+            // refuses the quick way need not refuse the plain one.
+            Ok(_) | Err(Errno(libc::EAGAIN | libc::EOPNOTSUPP | libc::ENOSYS | libc::EPERM)) => {
+                self.send_away(key);
+            }
+            Err(errno) => self.fail(key, errno),
+        }
+    }
+
+    /// Gives a read to the threads.
+    fn send_away(&mut self, key: Key) {
+        if self.readers.is_none() {
+            match Readers::new(&self.sources) {
+                Ok(readers) => self.readers = Some(readers),
+                Err(errno) => return self.fail(key, errno),
+            }
+        }
+        if let Some(op) = self.ops.get_mut(key)
+            && let Payload::Reading(write) = &mut op.payload
+            && let Some(readers) = &mut self.readers
+        {
+            let (offset, space) = write.reading();
+            let job = Job {
+                key,
+                fd: op.fd,
+                offset,
+                space: NonNull::from(space),
+            };
+            op.state = State::Away;
+            // SAFETY: the space belongs to the operation, which nobody takes it from while it is away:
+            // see `take_back`, `take_file_reads` and `end_file_reads`.
+            if let Err(errno) = unsafe { readers.submit(job) } {
+                self.fail(key, errno);
+            }
+        }
+    }
+
+    /// Takes a read back that no thread has begun with. False: one has, and will tell.
+    pub(super) fn take_back(&self, key: Key) -> bool {
+        self.readers
+            .as_ref()
+            .is_some_and(|readers| readers.take_back(key))
+    }
+
+    /// The threads have something to tell.
+    pub(super) fn take_file_reads(&mut self) {
+        while let Some((key, result)) = self.readers.as_ref().and_then(Readers::next_done) {
+            self.finish_file_read(key, result);
+        }
+    }
+
+    fn finish_file_read(&mut self, key: Key, result: Result<usize, Errno>) {
+        self.finish(key, |payload| {
+            let Payload::Reading(mut write) = payload else {
+                unreachable!("a read owns its write")
+            };
+            if let Ok(count) = result {
+                write.commit_read(count);
+            }
+            Outcome::FileRead(write, result)
+        });
+    }
+
+    /// The driver is dropped: no thread begins anything more, and what one does not end with in time
+    /// keeps its space for ever.
+    pub(super) fn end_file_reads(&mut self) {
+        let Some(readers) = self.readers.take() else {
+            return;
+        };
+        if readers.end() {
+            return;
+        }
+        let keys: Vec<Key> = self.ops.keys().collect();
+        for key in keys {
+            if let Some(op) = self.ops.get_mut(key)
+                && op.state == State::Away
+            {
+                std::mem::forget(std::mem::replace(&mut op.payload, Payload::None));
+            }
         }
     }
 

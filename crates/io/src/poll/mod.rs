@@ -19,6 +19,9 @@
 //!        an accept, a poll
 //! ```
 //!
+//! A read from a file is queued at once, and tried without waiting for the disk; what is not in memory
+//! a thread reads (see `readers.rs`): the operation is *away* until then.
+//!
 //! # Invariants
 //!
 //! - A queued operation is in exactly one queue; nothing ever looks at all operations.
@@ -30,6 +33,7 @@
 //!   is known of such a descriptor is worth nothing. Submitting a poll has the present state reported.
 
 mod attempt;
+mod readers;
 mod sources;
 
 use std::collections::VecDeque;
@@ -47,7 +51,8 @@ use crate::filling::Space;
 use crate::lease::LeasePool;
 use crate::socket;
 use crate::write::{KeptBytes, Write};
-use sources::{NONE, Readiness, Sources};
+use readers::Readers;
+use sources::{NONE, Readiness, Sources, WAKE};
 
 /// Edges taken by one system call; what is beyond comes with the next. So few that a turn's arrivals
 /// neither use up the receive buffers nor need more writes at a time than a server keeps.
@@ -76,6 +81,7 @@ enum Kind {
     /// A small write that has not been tried: it ends in its first turn, or says that it does not.
     SendAtOnce,
     Send,
+    ReadFile,
     Poll(Interest),
 }
 
@@ -87,12 +93,15 @@ enum State {
     Waiting,
     /// A receive that found no buffer; it is tried again when one came back.
     Starved,
+    /// A thread reads, or will.
+    Away,
 }
 
 enum Payload<B> {
     None,
     Space(Space<B>),
     Write(Box<Write<B>>),
+    Reading(Box<Write<B>>),
 }
 
 struct Op<B> {
@@ -141,6 +150,8 @@ struct Core<B: KeptBytes> {
     /// Final events that have not been handed out.
     finals: usize,
     closing: Vec<OwnedFd>,
+    /// Threads that wait for the disk, once one is needed.
+    readers: Option<Readers>,
 }
 
 impl<B: KeptBytes> fmt::Debug for PollDriver<B> {
@@ -176,6 +187,7 @@ impl<B: KeptBytes> PollDriver<B> {
                 sent: VecDeque::with_capacity(1024),
                 finals: 0,
                 closing: Vec::with_capacity(1024),
+                readers: None,
             },
             clock: Clock::start(),
             has_looked: false,
@@ -322,6 +334,9 @@ impl<B: KeptBytes> Core<B> {
 
     /// Takes one edge: what waited for it is queued, polls are answered.
     fn note(&mut self, seen: Readiness) {
+        if seen.token == WAKE {
+            return self.take_file_reads();
+        }
         let Some(source) = self.sources.find(seen.token) else {
             return;
         };
@@ -337,6 +352,7 @@ impl<B: KeptBytes> Core<B> {
                 | Kind::Poll(Interest::Readable) => seen.is_readable,
                 Kind::SendAtOnce | Kind::Send | Kind::Poll(Interest::Writable) => seen.is_writable,
                 Kind::Poll(Interest::HangUp) => seen.is_hung_up,
+                Kind::ReadFile => false,
             };
             if !is_met || op.state != State::Waiting {
                 continue;
@@ -348,6 +364,7 @@ impl<B: KeptBytes> Core<B> {
                     self.sends.push_back(key);
                 }
                 Kind::Accept | Kind::Receive | Kind::ReceiveInto => self.queue_try(key),
+                Kind::ReadFile => unreachable!("it waits for no edge"),
             }
         }
     }
@@ -405,6 +422,7 @@ impl<B: KeptBytes> Core<B> {
             Payload::None => Outcome::Failed(errno),
             Payload::Space(space) => Outcome::ReceivedInto(space, Err(errno)),
             Payload::Write(write) => Outcome::Sent(write, Err(errno)),
+            Payload::Reading(write) => Outcome::FileRead(write, Err(errno)),
         });
     }
 
@@ -478,6 +496,25 @@ impl<B: KeptBytes> Driver<B> for PollDriver<B> {
         Ok(OpId(key))
     }
 
+    fn read_file(
+        &mut self,
+        file: RawFd,
+        token: u64,
+        offset: u64,
+        most: usize,
+        mut write: Box<Write<B>>,
+    ) -> Result<OpId, Box<Write<B>>> {
+        write.set_reading(offset, most);
+        let Ok(key) = self.core.insert(Kind::ReadFile, file, token, State::Queued) else {
+            return Err(write);
+        };
+        if let Some(op) = self.core.ops.get_mut(key) {
+            op.payload = Payload::Reading(write);
+        }
+        self.core.tries.push_back(key);
+        Ok(OpId(key))
+    }
+
     fn poll(&mut self, fd: RawFd, interest: Interest, token: u64) -> Result<OpId, OutOfMemory> {
         let key = self
             .core
@@ -497,6 +534,8 @@ impl<B: KeptBytes> Driver<B> for PollDriver<B> {
                 self.core.starved.retain(|&other| other != key);
                 self.core.fail(key, Errno::CANCELLED);
             }
+            // What a thread has begun it goes on with, and the space is its own until then.
+            (_, State::Away) if !self.core.take_back(key) => {}
             _ => self.core.fail(key, Errno::CANCELLED),
         }
     }
@@ -563,15 +602,21 @@ impl<B: KeptBytes> Driver<B> for PollDriver<B> {
 
     fn give_up_after_fork(self) {
         let fd = self.core.sources.descriptor();
+        let wake = self.core.readers.as_ref().map(Readers::descriptor);
         std::mem::forget(self);
-        // SAFETY: its owner was forgotten just now.
-        drop(unsafe { OwnedFd::from_raw_fd(fd) });
+        for fd in wake.into_iter().chain([fd]) {
+            // SAFETY: its owner was forgotten just now.
+            drop(unsafe { OwnedFd::from_raw_fd(fd) });
+        }
     }
 
     fn abandon_after_fork(&mut self) {
         // Dropping closes the copy of the epoll descriptor. Nothing is deregistered: the registrations
         // are the parent's too.
         self.is_forked = true;
+        if let Some(readers) = self.core.readers.take() {
+            readers.abandon_after_fork();
+        }
     }
 
     fn operations(&self) -> usize {
@@ -590,6 +635,7 @@ impl<B: KeptBytes> Drop for PollDriver<B> {
             while let Some(key) = self.core.sends.pop_front() {
                 self.core.try_send(key);
             }
+            self.core.end_file_reads();
         }
     }
 }

@@ -33,6 +33,9 @@ pub(super) const NONE: Key = Key {
     generation: 0,
 };
 
+/// The token of the descriptor that other threads wake the driver by: no source has its number.
+pub(super) const WAKE: Token = Token(usize::MAX);
+
 /// What is registered for a descriptor.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 enum Registered {
@@ -119,6 +122,13 @@ impl Sources {
     /// The epoll instance's.
     pub(super) fn descriptor(&self) -> RawFd {
         self.poll.as_raw_fd()
+    }
+
+    /// Has what others write to `fd` reported as [`WAKE`], each time.
+    pub(super) fn watch_wake(&self, fd: RawFd) -> Result<(), Errno> {
+        SourceFd(&fd)
+            .register(self.poll.registry(), WAKE, Interest::READABLE)
+            .map_err(|error| errno_of(&error))
     }
 
     /// Gathers events; false when a signal came instead.

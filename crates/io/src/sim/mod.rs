@@ -64,6 +64,7 @@ enum Kind {
     Receive,
     ReceiveInto,
     Send,
+    ReadFile,
     Poll(Interest),
 }
 
@@ -71,6 +72,7 @@ enum Payload<B> {
     None,
     Space(Space<B>),
     Write(Box<Write<B>>),
+    Reading(Box<Write<B>>),
 }
 
 struct Op<B> {
@@ -172,9 +174,13 @@ impl<B: KeptBytes> SimDriver<B> {
         }
         net.operation_starts(fd, "an operation");
         let (mut is_at_once, mut fingerprint) = (false, 0);
-        if let Payload::Write(write) = &payload {
-            is_at_once = write.len() <= SEND_AT_ONCE_MAX;
-            fingerprint = fingerprint_of(write);
+        match &payload {
+            Payload::Write(write) => {
+                is_at_once = write.len() <= SEND_AT_ONCE_MAX;
+                fingerprint = fingerprint_of(write);
+            }
+            Payload::Reading(write) => fingerprint = fingerprint_of(write),
+            Payload::None | Payload::Space(_) => {}
         }
         let op = Op {
             token,
@@ -239,6 +245,10 @@ impl<B: KeptBytes> SimDriver<B> {
             Payload::Write(write) => {
                 self.check_write(key, &write);
                 Outcome::Sent(write, Err(errno))
+            }
+            Payload::Reading(write) => {
+                self.check_write(key, &write);
+                Outcome::FileRead(write, Err(errno))
             }
         };
         let late = !is_at_once && self.is_late();
@@ -324,6 +334,7 @@ impl<B: KeptBytes> SimDriver<B> {
                         || connection.is_reset
                 }
             },
+            Kind::ReadFile => true,
             Kind::Poll(Interest::HangUp) => {
                 let (_, connection) = net.connection(fd, "poll");
                 connection.inbound_ended || connection.is_reset
@@ -338,6 +349,7 @@ impl<B: KeptBytes> SimDriver<B> {
             Kind::Receive => self.step_receive(key, fd, is_cancelled),
             Kind::ReceiveInto => self.step_receive_into(key, fd),
             Kind::Send => self.step_send(key, fd),
+            Kind::ReadFile => self.step_read_file(key, fd),
             Kind::Poll(_) => {
                 let late = self.is_late();
                 self.happened(key, false, late, Outcome::Ready);
@@ -504,6 +516,31 @@ impl<B: KeptBytes> SimDriver<B> {
         }
     }
 
+    fn step_read_file(&mut self, key: Key, fd: RawFd) {
+        if self.happens(|faults| faults.file_errors) {
+            return self.fail(key, Errno(libc::EIO));
+        }
+        let Some(Op { payload, .. }) = self.ops.get_mut(key) else {
+            return;
+        };
+        let Payload::Reading(mut write) = std::mem::replace(payload, Payload::None) else {
+            unreachable!("a read owns its write")
+        };
+        self.check_write(key, &write);
+        let (offset, space) = write.reading();
+        let available = self.net.borrow_mut().file(fd).len() as u64;
+        let left = usize::try_from(available.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let len = self.amount(left.min(space.len()), |faults| faults.short_reads);
+        if len > 0 {
+            let start = offset as usize;
+            let mut net = self.net.borrow_mut();
+            space[..len].copy_from_slice(&net.file(fd)[start..start + len]);
+        }
+        write.commit_read(len);
+        let late = self.is_late();
+        self.happened(key, false, late, Outcome::FileRead(write, Ok(len)));
+    }
+
     fn is_visible(&self, index: usize) -> bool {
         let op = self.events[index].event.op;
         self.events[index].visible_us <= self.net.borrow().now_us()
@@ -628,6 +665,22 @@ impl<B: KeptBytes> Driver<B> for SimDriver<B> {
         self.start(fd, Kind::Send, token, Payload::Write(write))
             .map_err(|payload| match payload {
                 Payload::Write(write) => write,
+                _ => unreachable!("it is what was given"),
+            })
+    }
+
+    fn read_file(
+        &mut self,
+        file: RawFd,
+        token: u64,
+        offset: u64,
+        most: usize,
+        mut write: Box<Write<B>>,
+    ) -> Result<OpId, Box<Write<B>>> {
+        write.set_reading(offset, most);
+        self.start(file, Kind::ReadFile, token, Payload::Reading(write))
+            .map_err(|payload| match payload {
+                Payload::Reading(write) => write,
                 _ => unreachable!("it is what was given"),
             })
     }

@@ -45,6 +45,8 @@ pub struct Faults {
     pub late_write_ends: u32,
     /// Accepting fails: no descriptors.
     pub exhaustion: u32,
+    /// A read from a file fails.
+    pub file_errors: u32,
     /// There is no memory for an operation.
     pub no_slot: u32,
     /// The monotonic clock jumps forward, by minutes.
@@ -79,6 +81,7 @@ pub struct ClientId(pub usize);
 enum Resource {
     Listener { backlog: VecDeque<usize> },
     Connection(usize),
+    File(Vec<u8>),
 }
 
 #[derive(Debug)]
@@ -328,7 +331,7 @@ impl Net {
     pub(crate) fn has_waiting(&mut self, listener: RawFd) -> bool {
         match &self.descriptor(listener, "accept").resource {
             Resource::Listener { backlog } => !backlog.is_empty(),
-            Resource::Connection(_) => false,
+            Resource::Connection(_) | Resource::File(_) => false,
         }
     }
 
@@ -370,6 +373,23 @@ impl Net {
         match self.descriptor(fd, act).resource {
             Resource::Connection(client) => (ClientId(client), &mut self.connections[client]),
             Resource::Listener { .. } => self.violation(&format!("{act} on a listener")),
+            Resource::File(_) => self.violation(&format!("{act} on a file")),
+        }
+    }
+
+    /// Opens a file with these bytes.
+    pub fn open(&mut self, bytes: Vec<u8>) -> RawFd {
+        self.insert(Resource::File(bytes))
+    }
+
+    /// What an open file has; others may change it at any time.
+    pub fn file(&mut self, fd: RawFd) -> &mut Vec<u8> {
+        if !matches!(self.descriptor(fd, "read").resource, Resource::File(_)) {
+            self.violation(&format!("descriptor {fd} is no file"));
+        }
+        match &mut self.descriptor(fd, "read").resource {
+            Resource::File(bytes) => bytes,
+            _ => unreachable!("looked at just now"),
         }
     }
 
@@ -454,7 +474,7 @@ impl Net {
                     self.server_closes(client);
                 }
             }
-            None => {}
+            Some(Resource::File(_)) | None => {}
         }
     }
 

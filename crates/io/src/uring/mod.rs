@@ -69,6 +69,7 @@ enum Kind {
     Receive,
     ReceiveInto,
     Send,
+    ReadFile,
     Poll,
 }
 
@@ -87,6 +88,7 @@ enum Payload<B> {
     None,
     Space(Space<B>),
     Write(Box<Write<B>>),
+    Reading(Box<Write<B>>),
 }
 
 struct Op<B> {
@@ -291,7 +293,7 @@ impl<B: KeptBytes> UringDriver<B> {
     fn push(&mut self, entry: &squeue::Entry) {
         let mut attempts = 0;
         // SAFETY: everything that an entry points at is owned by its operation's slot (a boxed
-        // write, a boxed input buffer, the receive pool) until the final completion.
+        // write, a boxed input buffer, a write's arena, the receive pool) until the final completion.
         while unsafe { self.ring.submission().push(entry) }.is_err() {
             attempts += 1;
             let submitted = result_of(self.submit());
@@ -375,6 +377,15 @@ impl<B: KeptBytes> UringDriver<B> {
                     entry
                 }
             }
+            Kind::ReadFile => {
+                let Payload::Reading(write) = &mut op.payload else {
+                    unreachable!("a read owns its write")
+                };
+                let (offset, space) = write.reading();
+                opcode::Read::new(fd, space.as_mut_ptr(), space.len() as u32)
+                    .offset(offset)
+                    .build()
+            }
             Kind::Poll => unreachable!("a poll is armed once, where it is made"),
         };
         self.push(&entry.user_data(key.to_u64()));
@@ -389,7 +400,7 @@ impl<B: KeptBytes> UringDriver<B> {
         outcome: impl FnOnce(Payload<B>) -> Outcome<OwnedFd, B>,
     ) -> Option<Event<OwnedFd, B>> {
         let op = self.ops.remove(key)?;
-        if let Payload::Write(write) = &op.payload {
+        if let Payload::Write(write) | Payload::Reading(write) = &op.payload {
             write.check_alive();
         }
         Some(Event {
@@ -405,6 +416,7 @@ impl<B: KeptBytes> UringDriver<B> {
             Payload::None => Outcome::Failed(errno),
             Payload::Space(space) => Outcome::ReceivedInto(space, Err(errno)),
             Payload::Write(write) => Outcome::Sent(write, Err(errno)),
+            Payload::Reading(write) => Outcome::FileRead(write, Err(errno)),
         })
     }
 
@@ -468,6 +480,21 @@ impl<B: KeptBytes> UringDriver<B> {
                     Outcome::ReceivedInto(space, Ok(result as usize))
                 })
             }
+            Kind::ReadFile => match -result {
+                libc::EINTR if !cancelling => {
+                    self.arm(key);
+                    None
+                }
+                libc::EINTR => self.fail(key, Errno::CANCELLED),
+                errno @ 1.. => self.fail(key, Errno(errno)),
+                _ => self.finish(key, |payload| {
+                    let Payload::Reading(mut write) = payload else {
+                        unreachable!("a read owns its write")
+                    };
+                    write.commit_read(result as usize);
+                    Outcome::FileRead(write, Ok(result as usize))
+                }),
+            },
             Kind::Accept => {
                 if result < 0 {
                     return self.fail(key, Errno(-result));
@@ -710,6 +737,21 @@ impl<B: KeptBytes> Driver<B> for UringDriver<B> {
         };
         match self.start(Kind::Send, fd, token) {
             Ok(key) => Ok(self.start_with(key, state, Payload::Write(write))),
+            Err(OutOfMemory) => Err(write),
+        }
+    }
+
+    fn read_file(
+        &mut self,
+        file: RawFd,
+        token: u64,
+        offset: u64,
+        most: usize,
+        mut write: Box<Write<B>>,
+    ) -> Result<OpId, Box<Write<B>>> {
+        write.set_reading(offset, most);
+        match self.start(Kind::ReadFile, file, token) {
+            Ok(key) => Ok(self.start_with(key, State::InFlight, Payload::Reading(write))),
             Err(OutOfMemory) => Err(write),
         }
     }

@@ -102,6 +102,7 @@ fn check_opcodes(ring: &IoUring) -> Result<(), SetupError> {
         (opcode::Recv::CODE, "receive"),
         (opcode::Send::CODE, "send"),
         (opcode::SendMsg::CODE, "sendmsg"),
+        (opcode::Read::CODE, "reads from files"),
         (opcode::PollAdd::CODE, "poll"),
         (opcode::Timeout::CODE, "timeout"),
         (opcode::AsyncCancel::CODE, "cancel"),

@@ -4,7 +4,7 @@ use theframework_io::{PollConfig, PollDriver};
 
 use crate::system::{OnSystem, System};
 use crate::world::Body;
-use crate::{accept, descriptors, polls, receive, send, whole};
+use crate::{accept, descriptors, files, polls, receive, send, whole};
 
 type Driver = PollDriver<Body>;
 type World = System<Driver>;
@@ -379,4 +379,74 @@ fn what_nobody_can_take_does_not_lengthen_a_wait() {
 fn accepting_without_descriptors_fails_and_recovers() {
     let name = "poll::accepting_without_descriptors_fails_and_recovers";
     descriptors::accepting_without_descriptors_fails_and_recovers::<Driver>(name);
+}
+
+#[test]
+fn a_file_is_read_behind_what_the_write_has_and_sent() {
+    files::a_file_is_read_behind_what_the_write_has_and_sent::<World>();
+}
+
+#[test]
+fn a_read_takes_what_fits_and_no_more() {
+    files::a_read_takes_what_fits_and_no_more::<World>();
+}
+
+#[test]
+fn a_read_at_the_end_brings_nothing() {
+    files::a_read_at_the_end_brings_nothing::<World>();
+}
+
+#[test]
+fn a_file_is_read_in_pieces() {
+    files::a_file_is_read_in_pieces::<World>();
+}
+
+#[test]
+fn a_file_that_has_changed_is_read_as_it_is() {
+    files::a_file_that_has_changed_is_read_as_it_is::<World>();
+}
+
+#[test]
+fn many_reads_end_each_for_itself() {
+    files::many_reads_end_each_for_itself::<World>();
+}
+
+#[test]
+fn a_read_ends_a_wait() {
+    files::a_read_ends_a_wait::<World>();
+}
+
+#[test]
+fn a_cancelled_read_brings_its_write_home() {
+    files::a_cancelled_read_brings_its_write_home::<World>();
+}
+
+#[test]
+fn a_read_does_not_hold_up_a_connection() {
+    files::a_read_does_not_hold_up_a_connection::<World>();
+}
+
+#[test]
+fn dropping_the_driver_with_reads_pending_is_clean() {
+    files::dropping_the_driver_with_reads_pending_is_clean::<World>();
+}
+
+#[test]
+fn what_cannot_be_read_fails_with_its_error() {
+    files::what_cannot_be_read_fails_with_its_error::<Driver>();
+}
+
+#[test]
+fn a_file_that_is_not_in_memory_is_read() {
+    files::a_file_that_is_not_in_memory_is_read::<Driver>();
+}
+
+#[test]
+fn a_file_that_only_a_thread_can_read_is_read() {
+    files::a_file_that_only_a_thread_can_read_is_read::<Driver>();
+}
+
+#[test]
+fn a_forked_child_leaves_reads_to_the_parent() {
+    files::a_forked_child_leaves_reads_to_the_parent::<Driver>();
 }

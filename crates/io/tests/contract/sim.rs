@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use theframework_io::sim::{ClientId, Faults, Net, NoAgenda, SimDriver, SimSocket};
-use theframework_io::{Driver, Wait};
+use theframework_io::{Driver, Errno, Outcome, Wait};
 
 use crate::bench::{Bench, write};
 use crate::world::{Arrived, Body, Peer, World};
@@ -131,6 +131,15 @@ impl World for Simulated {
         }
     }
 
+    fn file(&mut self, bytes: &[u8]) -> SimSocket {
+        let fd = self.net.borrow_mut().open(bytes.to_vec());
+        SimSocket::new(&self.net, fd)
+    }
+
+    fn change(&mut self, file: &SimSocket, bytes: &[u8]) {
+        *self.net.borrow_mut().file(file.as_raw_fd()) = bytes.to_vec();
+    }
+
     fn settle(&mut self) {
         // No event is later than this.
         self.net.borrow_mut().pass(2000);
@@ -242,6 +251,18 @@ cases! {
         an_accepted_connection_serves,
         a_polled_listener_is_taken_from_one_by_one,
     ;
+    files:
+        a_file_is_read_behind_what_the_write_has_and_sent,
+        a_read_takes_what_fits_and_no_more,
+        a_read_at_the_end_brings_nothing,
+        a_file_is_read_in_pieces,
+        a_file_that_has_changed_is_read_as_it_is,
+        many_reads_end_each_for_itself,
+        a_read_ends_a_wait,
+        a_cancelled_read_brings_its_write_home,
+        a_read_does_not_hold_up_a_connection,
+        dropping_the_driver_with_reads_pending_is_clean,
+    ;
     whole:
         the_clock_is_monotonic,
         a_turn_waits_as_long_as_it_may_and_no_longer,
@@ -278,6 +299,30 @@ fn only_a_poll_passes_over_what_is_there() {
         drop(bench);
     }
     assert!((20..100).contains(&missed), "{missed} of 200");
+}
+
+/// What a disk may do at any time.
+#[test]
+fn a_read_that_fails_brings_its_write_home() {
+    let faults = Faults {
+        file_errors: 1000,
+        ..Faults::default()
+    };
+    let net = Rc::new(RefCell::new(Net::new(1, faults)));
+    let mut bench = Bench {
+        driver: SimDriver::new(&net, Rc::new(RefCell::new(NoAgenda)), 1).unwrap(),
+        world: Simulated { net },
+    };
+    let file = bench.world.file(b"unreadable");
+    let write = write(b"head", None);
+    let op = bench.driver.read_file(file.as_raw_fd(), 1, 0, 5, write);
+    match bench.last(op.unwrap()) {
+        Outcome::FileRead(write, Err(errno)) => {
+            assert_eq!((errno, write.len()), (Errno(libc::EIO), 4));
+        }
+        other => panic!("{other:?}"),
+    }
+    bench.assert_clean();
 }
 
 /// The system has no fork, so no case asks this.

@@ -1,9 +1,11 @@
 //! The world of the drivers on the operating system: TCP on the loopback.
 
+use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::marker::PhantomData;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 use socket2::SockRef;
@@ -103,6 +105,21 @@ impl<D: OnSystem> World for System<D> {
 
     fn connect(&mut self, listener: &OwnedFd) -> Client {
         connect(address_of(listener))
+    }
+
+    fn file(&mut self, bytes: &[u8]) -> OwnedFd {
+        let name = format!("theframework-contract-{}", std::process::id());
+        let path = std::env::temp_dir().join(format!("{name}-{:?}", std::thread::current().id()));
+        std::fs::write(&path, bytes).unwrap();
+        let file = File::options().read(true).write(true).open(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        file.into()
+    }
+
+    fn change(&mut self, file: &OwnedFd, bytes: &[u8]) {
+        let file = File::from(file.try_clone().unwrap());
+        file.set_len(0).unwrap();
+        file.write_all_at(bytes, 0).unwrap();
     }
 
     fn settle(&mut self) {

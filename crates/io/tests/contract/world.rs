@@ -33,6 +33,12 @@ pub trait World: Sized {
     /// A client that connects to it, and waits there.
     fn connect(&mut self, listener: &Socket<Self>) -> Self::Peer;
 
+    /// A file with these bytes, open for reading.
+    fn file(&mut self, bytes: &[u8]) -> Socket<Self>;
+
+    /// Somebody writes these bytes, and no more, in place of those that the file had.
+    fn change(&mut self, file: &Socket<Self>, bytes: &[u8]);
+
     /// Lets what was done arrive at the other side.
     fn settle(&mut self);
 }
