@@ -22,6 +22,8 @@ pub struct Held {
     pub connections: usize,
     /// Exchanges that have not ended.
     pub exchanges: usize,
+    /// Files that are sent, or whose last read is still pending.
+    pub files: usize,
     /// Chunks in arenas.
     pub chunks: usize,
     /// Parked bytes.
@@ -55,6 +57,7 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
         Held {
             connections: self.connections.len(),
             exchanges: self.exchanges.len(),
+            files: self.files.len(),
             chunks: self.chunks.total_allocated() - self.chunks.cached(),
             blocks: self.blocks.live(),
             buffers: self.buffers.live() - self.writes.idle_len(),
@@ -122,6 +125,14 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
                     || self.next_in_pipeline == Some(key)
                     || self.ready.contains(&key),
                 "exchange {}: queued, and in no queue",
+                key.index
+            );
+            must!(
+                (exchange.progress == Progress::SendingFile)
+                    == exchange
+                        .file
+                        .is_some_and(|file| self.files.get(file).is_some()),
+                "exchange {}: sends a file that there is not, or the other way round",
                 key.index
             );
         }

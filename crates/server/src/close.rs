@@ -71,7 +71,10 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             }
             if let Some(exchange) = connection.exchange
                 && self.exchanges.get(exchange).is_none_or(|exchange| {
-                    matches!(exchange.progress, Progress::Receiving | Progress::Queued)
+                    matches!(
+                        exchange.progress,
+                        Progress::Receiving | Progress::Queued | Progress::SendingFile
+                    )
                 })
             {
                 connection.exchange = None;

@@ -16,6 +16,7 @@ use crate::connection::Connection;
 use crate::exchange::{
     BodyPlace, Exchange, ExchangeId, ExchangePool, NOBODY, Progress, RequestView,
 };
+use crate::file::SentFile;
 use crate::input::InputPool;
 use crate::output::WritePool;
 use crate::router::Router;
@@ -56,6 +57,7 @@ pub struct Engine<D: Driver<B>, B> {
     pub(crate) writes: WritePool<B>,
     pub(crate) connections: Slab<Connection<D::Socket, B>>,
     pub(crate) exchanges: Slab<Box<Exchange<B>>>,
+    pub(crate) files: Slab<SentFile<D::Socket>>,
     pub(crate) exchange_pool: ExchangePool<B>,
     pub(crate) fillings: Vec<Box<Filling<B>>>,
     pub(crate) listeners: Listeners<D::Socket>,
@@ -114,6 +116,7 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             buffers,
             connections: Slab::new(),
             exchanges: Slab::new(),
+            files: Slab::new(),
             fillings: Vec::new(),
             listeners: Listeners::default(),
             ready: VecDeque::new(),
@@ -230,10 +233,11 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             Some(Kind::Send) => self.on_send(token::key(token), outcome),
             Some(Kind::Listener) => self.on_listener(token::user(token) as usize, more, outcome),
             Some(Kind::User) => self.due.push_back(token::user(token)),
+            Some(Kind::File) => self.on_file(token::key(token), outcome),
             Some(Kind::Connection | Kind::Handler) | None => {
                 debug_assert!(false, "the driver was given no such token");
                 // Whatever it brings is dropped: descriptors close, buffers return.
-                if let Outcome::Sent(write, _) = outcome {
+                if let Outcome::Sent(write, _) | Outcome::FileRead(write, _) = outcome {
                     self.released.extend(self.writes.release(write));
                 }
             }
@@ -259,6 +263,7 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
         self.buffers.trim();
         self.connections.trim();
         self.exchanges.trim();
+        self.files.trim();
     }
 
     fn clock_ms(&self) -> u64 {
@@ -444,6 +449,9 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
 
     /// Gives an ended exchange back: its body, if it had a place of its own, is the user's to drop.
     pub(crate) fn recycle(&mut self, mut exchange: Box<Exchange<B>>) {
+        if let Some(file) = exchange.file.take() {
+            self.end_file(file);
+        }
         if let BodyPlace::Own(filling) = std::mem::replace(&mut exchange.body, BodyPlace::Input) {
             self.recycle_filling(filling);
         }

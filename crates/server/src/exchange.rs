@@ -42,6 +42,8 @@ pub(crate) enum Progress {
     Running,
     /// With its handler, which waits for something; all memory is of exact size.
     Parked,
+    /// Its handler is over, and a file is sent: see `file.rs`.
+    SendingFile,
 }
 
 /// Where a body is.
@@ -90,6 +92,8 @@ pub(crate) struct Exchange<B> {
     pub(crate) reader: u64,
     pub(crate) writer: u64,
     pub(crate) sending: Sending,
+    /// The file that is its response, if it is one.
+    pub(crate) file: Option<Key>,
     /// Bytes of the body that are in place (decoded, if it came chunked) and not taken.
     pub(crate) body_len: usize,
     pub(crate) body: BodyPlace<B>,
@@ -134,6 +138,7 @@ impl<B> Exchange<B> {
             reader: 0,
             writer: 0,
             sending: Sending::No,
+            file: None,
             body_len: 0,
             body: BodyPlace::Input,
             decoder: None,

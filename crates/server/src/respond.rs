@@ -348,6 +348,7 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
                     self.advance(key);
                     self.arm_receive(key);
                 }
+                self.go_on_with_file(key);
             }
             _ => debug_assert!(false, "not an event of a send"),
         }

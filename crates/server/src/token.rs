@@ -21,6 +21,8 @@ pub(crate) enum Kind {
     Handler = 5,
     /// Something of the engine's user.
     User = 6,
+    /// The read of a file that is sent.
+    File = 7,
 }
 
 const USER_MASK: u64 = (1 << 60) - 1;
@@ -47,6 +49,7 @@ pub(crate) fn kind(token: u64) -> Option<Kind> {
         4 => Kind::Connection,
         5 => Kind::Handler,
         6 => Kind::User,
+        7 => Kind::File,
         _ => return None,
     })
 }
