@@ -4,6 +4,7 @@ One hub runs per worker process, on the thread that calls `serve`. Handlers run 
 that thread. Private: applications use the names that `theframework` exports.
 """
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, final
 
@@ -159,6 +160,29 @@ class Response:
 
     def json(self, obj: Any, status: int | None = None) -> None:
         """Write `obj` as JSON and set the content type, and the status if given."""
+
+    def send_file(
+        self,
+        path: str | os.PathLike[str],
+        content_type: str | None = None,
+        filename: str | None = None,
+    ) -> None:
+        """Answer with a file, in place of whatever was written.
+
+        It is opened here, and sent when the handler has returned, without Python: the handler's
+        greenlet goes on to other requests, and ``handler_timeout`` has ended. Sets the content type
+        (`content_type`, else one set before, else by `mimetypes` from the suffix; text as UTF-8),
+        and with `filename` has clients save the file by that name. Status 200 honours ``Range``
+        (one range), ``If-Range``, ``If-Match``, ``If-None-Match`` and the two dates, and gets
+        ``ETag`` and ``Last-Modified`` unless they were set.
+
+        Raises what `open` would: `FileNotFoundError` (a handler that lets it pass answers 500, not
+        404), `PermissionError`, `IsADirectoryError`; `OSError` for what is no regular file. The
+        path is used as it is: one made from a request must be checked before. Opening is three
+        system calls, of which the first may wait for the disk; the bytes are read without the
+        worker waiting for them, one window of 128 KiB for each connection. When the file turns out
+        shorter than it was, the connection is closed before the body's end.
+        """
 
     def redirect(self, url: str, status: int = 302) -> None:
         """Answer with a redirect to `url`."""

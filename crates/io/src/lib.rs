@@ -27,6 +27,7 @@ mod uring;
 mod write;
 
 pub use driver::{Driver, Errno, Event, Interest, OpId, Outcome, SEND_AT_ONCE_MAX, Wait};
+pub use file::{OpenFile, open_file};
 pub use filling::{Filling, Space};
 pub use lease::{LEASE_SIZE, Lease, LeasePool};
 pub use poll::{PollConfig, PollDriver};

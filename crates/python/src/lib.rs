@@ -9,6 +9,7 @@
 //! | `request`, `response` | the two objects that a handler sees |
 //! | `stream` | a request's body as an iterator, and the form of server-sent events |
 //! | `greenlet` | greenlet's C API: nothing else switches |
+//! | `file` | opening files to send, and their content types |
 //! | `body` | Python objects that a pending write keeps alive |
 //! | `gil` | state of a Python object that the GIL guards |
 //! | `settings` | the settings table of Python as the engine's configuration |
@@ -25,6 +26,7 @@
 
 mod application;
 mod body;
+mod file;
 mod gil;
 mod greenlet;
 mod heap;

@@ -11,11 +11,12 @@ use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyString};
-use theframework::{Body, ExchangeId, HeaderError, Room, WriteError};
-use theframework_io::KeptBytes;
+use theframework::{Body, ExchangeId, FileBody, HeaderError, Room, WriteError};
+use theframework_io::{KeptBytes, OpenFile};
 
 use crate::ClientDisconnected;
 use crate::body::PyBody;
+use crate::file;
 use crate::gil::{GilBound, ObjectPool};
 use crate::hub::{Hub, PyEngine, WaitFor, hub, wait};
 use crate::text::with_latin1;
@@ -41,6 +42,7 @@ enum Content {
     Empty,
     One(PyBody),
     Many(Vec<u8>),
+    File(OpenFile),
 }
 
 impl Response {
@@ -105,6 +107,13 @@ impl Response {
         }
     }
 
+    fn not_a_file(&self) -> PyResult<()> {
+        if matches!(*self.0.body.borrow(), Content::File(_)) {
+            return Err(PyRuntimeError::new_err("the response is a file"));
+        }
+        Ok(())
+    }
+
     fn not_streaming(&self) -> PyResult<()> {
         if self.0.streams.get() {
             return Err(PyRuntimeError::new_err("the response streams"));
@@ -137,6 +146,7 @@ impl Response {
 
     /// From here on pieces go out as they are written; what was written before is the first.
     fn begin_stream(&self, py: Python<'_>) -> PyResult<()> {
+        self.not_a_file()?;
         if self.0.streams.replace(true) {
             return Ok(());
         }
@@ -144,6 +154,7 @@ impl Response {
             Content::Empty => Ok(()),
             Content::One(body) => self.send(py, body),
             Content::Many(bytes) => self.send(py, PyBody::Joined(bytes.into_boxed_slice())),
+            Content::File(_) => unreachable!("looked at above"),
         }
     }
 
@@ -249,7 +260,7 @@ impl Response {
         let content = self.0.body.take();
         let kept = hub.with(|engine| {
             let is_empty = match &content {
-                Content::Empty => true,
+                Content::Empty | Content::File(_) => true,
                 Content::One(body) => body.as_bytes().is_empty(),
                 Content::Many(bytes) => bytes.is_empty(),
             };
@@ -279,6 +290,19 @@ impl Response {
                 }
                 Content::Empty => {
                     engine.respond(self.0.id.get(), status, Body::Copied(b""));
+                    None
+                }
+                Content::File(OpenFile {
+                    file,
+                    len,
+                    modified,
+                }) => {
+                    let body = FileBody {
+                        file,
+                        len,
+                        modified,
+                    };
+                    engine.send_file(self.0.id.get(), status, body);
                     None
                 }
             }
@@ -347,6 +371,7 @@ impl Response {
 
     /// Appends `str` (as UTF-8) or bytes-like data to the body; sends it, if the response streams.
     fn write(&self, data: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.not_a_file()?;
         let py = data.py();
         let is_text = data.is_instance_of::<PyString>();
         let piece = match PyBody::of(data) {
@@ -395,6 +420,7 @@ impl Response {
                 bytes.extend_from_slice(piece.as_bytes());
                 (Content::Many(bytes), Some([Some(piece), None]))
             }
+            Content::File(_) => unreachable!("looked at above"),
         };
         self.0.body.replace(after);
         for body in done.into_iter().flatten().flatten() {
@@ -414,6 +440,36 @@ impl Response {
         }
         self.set_field(b"Content-Type", b"application/json", true)?;
         self.replace(py, &text)
+    }
+
+    /// Answers with a file, in place of whatever was written.
+    #[pyo3(signature = (path, content_type = None, filename = None))]
+    fn send_file(
+        &self,
+        py: Python<'_>,
+        path: &Bound<'_, PyAny>,
+        content_type: Option<&str>,
+        filename: Option<&str>,
+    ) -> PyResult<()> {
+        self.not_streaming()?;
+        let hub = hub().ok_or_else(over)?;
+        let (path, file) = file::open(path)?;
+        let has_type = hub.with(|engine| engine.has_field(self.0.id.get(), b"content-type"));
+        match content_type {
+            Some(given) => self.set_field(b"Content-Type", given.as_bytes(), true)?,
+            None if has_type == Some(true) => {}
+            None => {
+                let guessed = file::content_type(py, &path)?;
+                self.set_field(b"Content-Type", guessed.as_bytes(), true)?;
+            }
+        }
+        if let Some(name) = filename {
+            let value = file::disposition(name);
+            self.set_field(b"Content-Disposition", value.as_bytes(), true)?;
+        }
+        self.forget(py);
+        self.0.body.replace(Content::File(file));
+        Ok(())
     }
 
     /// Answers with a redirect.
