@@ -346,8 +346,8 @@ impl<'a> Writer<'a> {
         };
         let action = [
             "now", "now", "now", "kept", "park", "park", "parks", "fields", "last", "take",
-            "chunks", "chunks", "length", "echo",
-        ][self.rng.usize(0..14)];
+            "chunks", "chunks", "length", "echo", "file",
+        ][self.rng.usize(0..15)];
         Wanted {
             action,
             size: self.size(),
@@ -777,7 +777,7 @@ impl<'a> Writer<'a> {
         self.kind = "never reading";
         for (_, id) in (0..self.rng.usize(1..6)).zip(ids) {
             let wanted = Wanted {
-                action: if self.rng.bool() { "kept" } else { "now" },
+                action: ["kept", "now", "file"][self.rng.usize(0..3)],
                 size: self.rng.usize(80_000..200_000),
                 is_get: true,
                 ..Wanted::default()

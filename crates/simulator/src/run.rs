@@ -69,7 +69,7 @@ fn simulate(seed: u64, net: &Rc<RefCell<Net>>) -> Report {
         .unwrap_or_else(|error| unreachable!("memory is not refused yet: {error}"));
     let loses_memory = plan.refused_per_mille > 0 || plan.faults.no_slot > 0;
     driver.forbids_held_leases = !loses_memory;
-    let mut server = Server::new(driver, plan.config.clone(), plan.batch_max, seed, &shared);
+    let mut server = Server::new(driver, &plan, seed, net, &shared);
     for fd in listeners {
         let socket = SimSocket::new(net, fd);
         server.engine.listen(socket, plan.mode);

@@ -10,14 +10,14 @@ use std::rc::Rc;
 use fastrand::Rng;
 
 use theframework::{
-    Body, BodyState, Config, Engine, ExchangeId, Held, Peers, RequestView, Room, Route, Router,
+    Body, BodyState, Engine, ExchangeId, FileBody, Held, Peers, RequestView, Room, Route, Router,
     StreamLimit,
 };
 use theframework_io::Driver as _;
-use theframework_io::sim::{FNV_START, Net, SimDriver, fnv};
+use theframework_io::sim::{FNV_START, Net, SimDriver, SimSocket, fnv};
 
 use crate::client::Shared;
-use crate::plan::filler;
+use crate::plan::{Plan, filler};
 
 pub type SimEngine = Engine<SimDriver<Box<[u8]>>, Box<[u8]>>;
 
@@ -72,6 +72,7 @@ struct Answer {
     size: usize,
     fields: usize,
     is_kept: bool,
+    is_file: bool,
     closes: bool,
 }
 
@@ -110,6 +111,8 @@ pub struct Server {
     next_value: u64,
     seen: HashSet<u32>,
     batch_max: usize,
+    /// Where files are opened.
+    net: Rc<RefCell<Net>>,
     /// Exchanges that have ended; who names them later must be told so.
     over: VecDeque<ExchangeId>,
     rng: Rng,
@@ -119,9 +122,9 @@ pub struct Server {
 impl Server {
     pub fn new(
         driver: SimDriver<Box<[u8]>>,
-        config: Config,
-        batch_max: usize,
+        plan: &Plan,
         seed: u64,
+        net: &Rc<RefCell<Net>>,
         shared: &Rc<RefCell<Shared>>,
     ) -> Self {
         let mut router = Router::new();
@@ -140,7 +143,7 @@ impl Server {
             router.stream(endpoint as u32 + 4, StreamLimit::Default);
         }
         let others = Rc::new(OtherWorkers::default());
-        let mut engine = Engine::new(driver, config, Rc::new(router));
+        let mut engine = Engine::new(driver, plan.config.clone(), Rc::new(router));
         engine.set_peers(Box::new(View(Rc::clone(&others))));
         Server {
             engine,
@@ -152,7 +155,8 @@ impl Server {
             refused: 0,
             next_value: 1,
             seen: HashSet::new(),
-            batch_max,
+            batch_max: plan.batch_max,
+            net: Rc::clone(net),
             over: VecDeque::new(),
             rng: Rng::with_seed(seed ^ 0xbad),
             shared: Rc::clone(shared),
@@ -252,6 +256,7 @@ impl Server {
             size: number(2) as usize,
             fields: number(4) as usize,
             is_kept: action == "kept",
+            is_file: action == "file",
             closes: action == "last",
         };
         let wait_us = number(3);
@@ -507,7 +512,16 @@ impl Server {
         }
         let engine = &mut self.engine;
         let body: Vec<u8> = (0..answer.size).map(|at| filler(answer.id, at)).collect();
-        if answer.is_kept {
+        if answer.is_file {
+            let len = body.len() as u64;
+            let fd = self.net.borrow_mut().open(body);
+            let file = FileBody {
+                file: SimSocket::new(&self.net, fd),
+                len,
+                modified: (i64::from(answer.id), 0),
+            };
+            engine.send_file(id, 200, file);
+        } else if answer.is_kept {
             engine.respond(id, 200, Body::Kept(body.into_boxed_slice()));
         } else {
             engine.respond(id, 200, Body::Copied(&body));
