@@ -16,8 +16,8 @@
 //!
 //! # Invariants
 //!
-//! - An entry belongs to the exchange that names it, or to nobody: then a read that was cancelled is
-//!   still pending, whose end frees it.
+//! - An entry belongs to the exchange that names it, or to none that there is: then a read that was
+//!   cancelled is still pending, whose end frees it.
 //! - The file is closed after its last read has had its final event, by the driver.
 
 use theframework_http::{
@@ -50,7 +50,7 @@ pub struct FileBody<S> {
 #[derive(Debug)]
 pub(crate) struct SentFile<S> {
     file: S,
-    /// Whose response it is; nobody's, when that was given up and a read is still pending.
+    /// Whose response it is. When that was given up, and a read is still pending, this finds nothing.
     exchange: Key,
     /// The next byte to read.
     offset: u64,
@@ -83,8 +83,8 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
         };
         let ExchangeId(key) = id;
         if let Some(exchange) = self.exchanges.get_mut(key) {
-            // What was not read of a body is not read any more.
-            exchange.closes |= !exchange.is_complete();
+            // Nobody will read what is left of its body.
+            exchange.closes = exchange.is_last();
         }
         let before = self.pending(key).map_or(0, Write::len);
         if !self.start_response(id, status, Some(left)) || self.room(id) == Room::Gone {
@@ -369,10 +369,9 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
 
     /// The exchange of a file has ended before the file has.
     pub(crate) fn end_file(&mut self, key: Key) {
-        let Some(sent) = self.files.get_mut(key) else {
+        let Some(sent) = self.files.get(key) else {
             return;
         };
-        sent.exchange = NOBODY;
         match sent.reading {
             Some(op) => self.driver.cancel(op),
             None => self.close_file(key),

@@ -70,8 +70,26 @@ impl World {
     }
 
     fn client(&self) -> ClientId {
+        self.client_with(100_000)
+    }
+
+    /// A client whose connection takes so many bytes before it reads.
+    fn client_with(&self, capacity: usize) -> ClientId {
         let mut net = self.net.borrow_mut();
-        net.connect(self.listener, 100_000, 100_000).unwrap()
+        net.connect(self.listener, capacity, 100_000).unwrap()
+    }
+
+    /// Turns until the connection has taken so many bytes, and not for long: nothing but the sending
+    /// ends a wait.
+    fn sends(&mut self, client: ClientId, len: u64) {
+        let began_us = self.engine.clock_us();
+        while self.net.borrow().look(client).sent_by_server < len {
+            self.turn();
+            while self.engine.next_due().is_some() {}
+        }
+        // The end of the last write may be heard of late.
+        let took_us = self.net.borrow().look(client).last_sent_us - began_us;
+        assert!(took_us < 500_000, "it stood still for {took_us} us");
     }
 
     fn send(&self, client: ClientId, text: &str) {
@@ -169,6 +187,15 @@ impl World {
         }
         assert_eq!(self.engine.held(), Held::default());
         assert_eq!(self.net.borrow().open_descriptors(), 1, "the listener's");
+    }
+
+    /// Turns until no timer is left, and everything has had time to happen.
+    fn rest(&mut self) {
+        let last = 99;
+        self.engine.set_timer(self.engine.clock_us() + 50_000, last);
+        while self.engine.next_due() != Some(last) {
+            self.turn();
+        }
     }
 
     fn turn_a_while(&mut self) {
@@ -400,6 +427,41 @@ fn a_large_file_takes_one_window_of_memory() {
         assert!(body == bytes, "seed {seed}: bytes differ");
         // Beside it, a buffer of what the client sent.
         assert!(world.buffers <= 2, "{} buffers", world.buffers);
+        world.assert_clean();
+    }
+}
+
+/// Short reads make short writes, whose ends end no wait.
+#[test]
+fn a_file_goes_on_without_anything_else_happening() {
+    for seed in 0..SEEDS {
+        let short = Faults {
+            short_reads: 700,
+            ..Faults::default()
+        };
+        let mut world = World::with(seed, short);
+        let client = world.client_with(1_000_000);
+        world.send(client, &"GET /a HTTP/1.1\r\nHost: x\r\n\r\n".repeat(2));
+        let id = world.next();
+        let file = world.open(&pattern(300_000));
+        assert!(world.engine.send_file(id, 200, file));
+        world.sends(client, 300_000);
+        // Behind a response that the connection cannot take as a whole.
+        let id = world.next();
+        world
+            .engine
+            .respond(id, 200, Body::Kept(vec![b'x'; 1_000_000].into()));
+        world.send(client, "GET /a HTTP/1.1\r\nHost: x\r\n\r\n");
+        let id = world.next();
+        let file = world.open(&pattern(300_000));
+        assert!(world.engine.send_file(id, 200, file));
+        world.rest();
+        let mut got = Vec::new();
+        let mut net = world.net.borrow_mut();
+        net.client_read(client, usize::MAX, &mut got);
+        drop(net);
+        world.sends(client, 1_600_000);
+        world.net.borrow_mut().client_close(client);
         world.assert_clean();
     }
 }
