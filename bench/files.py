@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Measure files as responses beside nginx: small and large ones, in one run (bench/README.md).
 
-Each server is pinned to core 0 and wrk to core 1; they take turns, so that slow spells of the machine
-fall on each of them. The figure to compare is the server's CPU time (user and system, of the whole
-process tree) per request, its minimum over the rounds; foreign CPU above 0.10 of a core is marked.
+Each server is pinned to core 0 and wrk to core 1; they take turns, so that slow spells of the
+machine fall on each of them. The figure to compare is the server's CPU time (user and system, of the
+whole process tree) per request, its minimum over the rounds; foreign CPU above 0.10 of a core is
+marked.
 """
 
 from __future__ import annotations
@@ -160,7 +161,7 @@ def main() -> int:
             spread = max(run["cpu_us"] for run in mine) / cpu
             foreign = max(run["foreign"] for run in mine)
             print(
-                f"  {program.name:22} {cpu:10,.2f} µs CPU, {cpu / floor:5.2f} × nginx,"
+                f"  {program.name:22} {cpu:10,.2f} µs CPU, {cpu / floor:5.2f} times nginx's,"
                 f" {rps:10,.0f} requests/s, {rps * length / 2**20:8,.0f} MiB/s"
                 f" (CPU spread {spread:.2f}{', foreign CPU!' if foreign > 0.1 else ''})"
             )
