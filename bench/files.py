@@ -2,9 +2,9 @@
 """Measure files as responses beside nginx: small and large ones, in one run (bench/README.md).
 
 Each server is pinned to core 0 and wrk to core 1; they take turns, so that slow spells of the
-machine fall on each of them. The figure to compare is the server's CPU time (user and system, of the
-whole process tree) per request, its minimum over the rounds; foreign CPU above 0.10 of a core is
-marked.
+machine fall on each of them. The figure to compare is the server's CPU time (user and system, of
+the whole process tree) per request, its minimum over the rounds; foreign CPU above 0.10 of a core
+is marked.
 """
 
 from __future__ import annotations
