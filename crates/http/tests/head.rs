@@ -705,6 +705,18 @@ fn host_missing_or_repeated() {
     assert!(head.fields.is_empty());
 }
 
+#[test]
+fn content_type_repeated() {
+    assert_eq!(
+        bad(&get_with(
+            "Content-Type: a/b\r\nX: y\r\ncontent-type: a/b\r\n"
+        )),
+        HeadError::ContentTypeRepeated
+    );
+    assert_eq!(HeadError::ContentTypeRepeated.status(), 400);
+    assert_eq!(good(&get_with("Content-Type: a/b\r\n")).fields.len(), 2);
+}
+
 // ---- framing ----
 
 #[test]
