@@ -364,6 +364,12 @@ pub fn find_head_end(bytes: &[u8], from: usize) -> Option<usize> {
     })
 }
 
+/// Whether a field's name has an underscore: CGI and WSGI give it the same name as one with a hyphen.
+#[must_use]
+pub fn is_ambiguous_name(name: &[u8]) -> bool {
+    memchr(b'_', name).is_some()
+}
+
 type Fields<'h, 'b> = &'h [httparse::Header<'b>];
 
 fn parse_window(

@@ -1,9 +1,9 @@
 //! The wire format of HTTP/1.1, without I/O: bytes in, bytes out.
 //!
 //! Purpose: parse request heads ([`parse_head`]), decode chunked bodies ([`ChunkedDecoder`]), decode
-//! request targets ([`decode_path`], [`query_pairs`]), write response heads ([`write_head`]). Strict
-//! wherever a proxy in front could read the same bytes another way (RFC 9112 §11.2): what is
-//! ambiguous is refused, never repaired.
+//! request targets ([`decode_path`], [`query_pairs`]), write response heads ([`write_head`]), read what
+//! trusted proxies say of a request's origin ([`Origin`]). Strict wherever a proxy in front could read
+//! the same bytes another way (RFC 9112 §11.2): what is ambiguous is refused, never repaired.
 //!
 //! States: only [`ChunkedDecoder`] and [`DateCache`] keep any; everything else is a function of the
 //! bytes that it is given.
@@ -18,6 +18,7 @@
 
 pub mod chunked;
 pub mod date;
+pub mod forwarded;
 pub mod head;
 pub mod method;
 pub mod response;
@@ -28,8 +29,10 @@ mod bytes;
 
 pub use chunked::{ChunkedDecoder, ChunkedError, ChunkedLimits, Progress};
 pub use date::DateCache;
+pub use forwarded::{Hop, InvalidNetwork, Origin, Scheme, TrustedPeers};
 pub use head::{
-    Framing, Head, HeadError, HeadLimits, TargetForm, Version, find_head_end, parse_head,
+    Framing, Head, HeadError, HeadLimits, TargetForm, Version, find_head_end, is_ambiguous_name,
+    parse_head,
 };
 pub use method::Method;
 pub use response::{

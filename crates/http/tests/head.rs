@@ -7,7 +7,8 @@ mod common;
 use common::{arena, bad, good, parse, parse_with};
 use proptest::prelude::*;
 use theframework_http::{
-    Framing, HeadError, HeadLimits, Method, TargetForm, Version, find_head_end, parse_head,
+    Framing, HeadError, HeadLimits, Method, TargetForm, Version, find_head_end, is_ambiguous_name,
+    parse_head,
 };
 
 /// A head of a GET with these lines after `Host`.
@@ -715,6 +716,22 @@ fn content_type_repeated() {
     );
     assert_eq!(HeadError::ContentTypeRepeated.status(), 400);
     assert_eq!(good(&get_with("Content-Type: a/b\r\n")).fields.len(), 2);
+}
+
+#[test]
+fn ambiguous_names_have_an_underscore() {
+    for name in [
+        "_",
+        "X_User",
+        "X-User_",
+        "_X",
+        "a-very-long-name-with-one_there",
+    ] {
+        assert!(is_ambiguous_name(name.as_bytes()), "{name}");
+    }
+    for name in ["", "X-User", "Host", "x~y!z"] {
+        assert!(!is_ambiguous_name(name.as_bytes()), "{name}");
+    }
 }
 
 // ---- framing ----

@@ -25,7 +25,7 @@ mod timer;
 mod uring;
 mod write;
 
-pub use driver::{Driver, Errno, Event, Interest, OpId, Outcome, SEND_AT_ONCE_MAX, Wait};
+pub use driver::{Driver, Errno, Event, Interest, OpId, Outcome, Peer, SEND_AT_ONCE_MAX, Wait};
 pub use filling::{Filling, Space};
 pub use lease::{LEASE_SIZE, Lease, LeasePool};
 pub use poll::{PollConfig, PollDriver};

@@ -27,6 +27,7 @@ mod engine;
 mod exchange;
 mod fields;
 mod input;
+mod origin;
 mod output;
 mod peers;
 mod receive;
@@ -39,7 +40,7 @@ mod upload;
 pub use accept::{AcceptMode, Peers};
 #[cfg(feature = "audit")]
 pub use audit::Held;
-pub use config::Config;
+pub use config::{Config, HeaderMap};
 pub use download::{Room, WriteError};
 pub use engine::{Engine, Stats};
 pub use exchange::{ExchangeId, RequestView, Route};
