@@ -1,7 +1,8 @@
 """The application under attack: it answers every request with what it was taken for.
 
-A request that an attacker has smuggled in would show itself by an answer of its own. `details`
-tells more of each request, for the comparison with other parsers.
+A request that an attacker has smuggled in would show itself by an answer of its own. `streamed` and
+`unread` do the same with routes that stream: one takes the body as it arrives, one answers before
+there is any. `details` tells more of each request, for the comparison with other parsers.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from theframework import Framework, Request, Response
 from theframework import _framework_core as core
 
 app = Framework()
+streamed = Framework()
+unread = Framework()
 details = Framework()
 METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"]
 SPLITTERS = [
@@ -33,9 +36,11 @@ def nothing(request: Request, response: Response) -> None:
     """What every path leads to, so that bodies are waited for; the middleware answers before."""
 
 
-for each in (app, details):
-    for path in ("/", "/{*rest}"):
+for path in ("/", "/{*rest}"):
+    for each in (app, details):
         each.route(path, methods=METHODS)(nothing)
+    for each in (streamed, unread):
+        each.route(path, methods=METHODS, stream=True, max_stream_size=1_048_576)(nothing)
 
 
 # As middleware, it answers also what no route is for.
@@ -55,6 +60,26 @@ def answer(request: Request, response: Response, next: Any) -> None:
         response.set_header("Content-Type", "text/plain")
         response.write(f"{request.method} {request.full_path}\n")
         response.write(request.body)
+
+
+@streamed.use
+def answer_from_stream(request: Request, response: Response, next: Any) -> None:
+    if request.path == "/stats":
+        response.json(core.stats())
+        return
+    response.set_header("Content-Type", "text/plain")
+    response.write(f"{request.method} {request.full_path}\n")
+    for piece in request.stream():
+        response.write(piece)
+
+
+@unread.use
+def answer_at_once(request: Request, response: Response, next: Any) -> None:
+    if request.path == "/stats":
+        response.json(core.stats())
+        return
+    response.set_header("Content-Type", "text/plain")
+    response.write(f"{request.method} {request.full_path}\n")
 
 
 @details.use
