@@ -57,6 +57,8 @@ def test_defaults() -> None:
         "driver": "auto",
         "receive_buffers": 512,
         "io_uring_without": "",
+        "header_map": "drop",
+        "forwarded_allow_ips": "127.0.0.1,::1",
         "server_header": "",
         "log_level": "info",
     }
@@ -72,7 +74,8 @@ def test_every_setting_has_an_environment_variable_and_an_option() -> None:
     for setting in TABLE:
         assert setting.env == "THEFRAMEWORK_" + setting.name.upper()
         assert setting.flag == "--" + setting.name.replace("_", "-")
-        word = (setting.choices or setting.words or ("word",))[-1]
+        words = ("::/0",) if setting.is_networks else setting.choices or setting.words or ("word",)
+        word = words[-1]
         text, parsed = {
             str: (word, word),
             tuple: (":9", (":9",)),
@@ -135,6 +138,10 @@ def test_unknown_keyword_is_a_type_error() -> None:
         ("receive_buffers", 500),
         ("receive_buffers", 65_536),
         ("io_uring_without", "ext_arg,nonsense"),
+        ("header_map", "keep"),
+        ("forwarded_allow_ips", "localhost"),
+        ("forwarded_allow_ips", "127.0.0.1,10.0.0.1/8"),
+        ("forwarded_allow_ips", ["127.0.0.1"]),
         ("bind", "nowhere"),
         ("bind", [7]),
         ("bind", 7),
@@ -222,6 +229,8 @@ def test_every_setting_has_a_test_of_its_effect() -> None:
         "handler_timeout": "test_limits",
         "workers": "test_workers",
         "graceful_timeout": "test_workers",
+        "header_map": "test_spoofing",
+        "forwarded_allow_ips": "test_spoofing",
     }
     for setting in TABLE:
         where = elsewhere.get(setting.name)

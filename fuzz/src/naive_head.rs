@@ -74,6 +74,9 @@ pub fn parse_all(bytes: &[u8], limits: &HeadLimits) -> Option<Parsed> {
         }
         _ => return None,
     };
+    if values("content-type").len() > 1 {
+        return None;
+    }
     let expects = values("expect");
     let is_continue = |value: &&[u8]| value.eq_ignore_ascii_case(b"100-continue");
     if version == Version::Http11 && !expects.iter().all(is_continue) {

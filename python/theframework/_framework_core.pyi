@@ -57,11 +57,14 @@ class Request:
 
     @property
     def headers(self) -> dict[str, str]:
-        """Headers by lower-case name; repeated ones joined by ``, `` (``; `` for Cookie)."""
+        """Headers by lower-case name; repeated ones joined by ``, `` (``; `` for Cookie).
+
+        Those with an underscore in their name are left out, unless ``header_map`` says otherwise.
+        """
 
     @property
     def raw_headers(self) -> list[tuple[bytes, bytes]]:
-        """Headers as received: order, repetitions and letter case kept."""
+        """Headers as received, all of them: order, repetitions and letter case kept."""
 
     @property
     def body(self) -> bytes:
@@ -93,7 +96,20 @@ class Request:
 
     @property
     def client(self) -> str | None:
-        """The peer as ``ip:port``; None on a unix socket."""
+        """Who has sent the request: the peer, as ``ip:port``.
+
+        If the peer is a proxy that ``forwarded_allow_ips`` trusts, and there is X-Forwarded-For,
+        it is the rightmost address there that is not trusted itself, in the form that the proxy
+        wrote, mostly without a port. None on a unix socket where no proxy says more, and when the
+        connection was reset. One system call at the first access.
+        """
+
+    @property
+    def scheme(self) -> str:
+        """``http`` or ``https``: what a trusted proxy says in X-Forwarded-Proto, else ``http``.
+
+        See `client`. Costs a system call only when the request has that header.
+        """
 
     def json(self) -> Any:
         """The body as JSON. Raises `ValueError` when it is none."""
@@ -269,6 +285,9 @@ def choose_driver(
 
 def io_uring_features() -> list[tuple[str, str, str]]:
     """Each feature's name, the first kernel that has it, and what the driver does without it."""
+
+def check_trusted_peers(list: str, /) -> None:
+    """Raise `ValueError` with the reason unless ``forwarded_allow_ips`` takes `list`."""
 
 def stats() -> dict[str, int]:
     """Counters of this process's hub."""

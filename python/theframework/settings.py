@@ -21,6 +21,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from theframework._framework_core import check_trusted_peers
 from theframework.addresses import PORT_MAX, Address, TcpAddress, parse_address
 
 ENVIRONMENT_PREFIX = "THEFRAMEWORK_"
@@ -37,6 +38,7 @@ IO_URING_FEATURES = (
     "multishot_accept",
     "multishot_receive",
 )
+HEADER_MAPS = ("drop", "refuse", "dangerous")
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 _YEAR_SECONDS = 366 * 24 * 3600
 _TRUE_WORDS = frozenset({"1", "true", "yes", "on"})
@@ -64,6 +66,7 @@ class Setting:
     choices: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
     is_power_of_two: bool = False
+    is_networks: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -97,6 +100,8 @@ class Setting:
             return "yes or no"
         if self.type is tuple:
             return "HOST:PORT, [IPV6]:PORT or unix:PATH"
+        if self.is_networks:
+            return "addresses and networks (10.0.0.0/8), or *, separated by commas"
         if self.type is str:
             return "text"
         if self.is_power_of_two:
@@ -119,6 +124,8 @@ class Setting:
             raise self._refusal(value, source)
         if self.words and isinstance(parsed, str) and not {*listed(parsed)} <= {*self.words}:
             raise self._refusal(value, source)
+        if self.is_networks and isinstance(parsed, str):
+            self._check_networks(parsed, value, source)
         if self.is_power_of_two and isinstance(parsed, int) and parsed.bit_count() != 1:
             raise self._refusal(value, source)
         if isinstance(parsed, str) and not _is_header_text(parsed):
@@ -131,6 +138,12 @@ class Setting:
         too_low = parsed < low or (self.above is not None and parsed <= self.above)
         if too_low or parsed > high or math.isnan(parsed):
             raise self._refusal(value, source)
+
+    def _check_networks(self, parsed: str, value: object, source: str) -> None:
+        try:
+            check_trusted_peers(parsed)
+        except ValueError as error:
+            raise self._refusal(value, source, f": {error}") from None
 
     def _refusal(self, value: object, source: str, reason: str = "") -> SettingsError:
         return SettingsError(f"{source} must be {self.bounds}, not {value!r}{reason}")
@@ -149,6 +162,7 @@ def _row(
     choices: tuple[str, ...] = (),
     words: tuple[str, ...] = (),
     is_power_of_two: bool = False,
+    is_networks: bool = False,
 ) -> Any:
     described = {
         "help": help,
@@ -161,6 +175,7 @@ def _row(
         "choices": choices,
         "words": words,
         "is_power_of_two": is_power_of_two,
+        "is_networks": is_networks,
     }
     return field(default=default, metadata=described)
 
@@ -308,6 +323,21 @@ class Settings:
         "Features of io_uring that are not used though the kernel has them: for kernels with a "
         "defect in one, and for tests.",
         words=IO_URING_FEATURES,
+    )
+    header_map: str = _row(
+        "drop",
+        "What becomes of a header with an underscore in its name, which a WSGI application could "
+        "not tell from the one with a hyphen: drop leaves it out of request.headers; refuse "
+        "answers 400; dangerous keeps it. request.raw_headers has every header.",
+        choices=HEADER_MAPS,
+    )
+    forwarded_allow_ips: str = _row(
+        "127.0.0.1,::1",
+        "Proxies whose X-Forwarded-For and X-Forwarded-Proto are believed, for request.client and "
+        "request.scheme; * believes everyone, so nobody but proxies may reach the server then. A "
+        "peer on a unix socket is believed always. List every proxy on the way, so that the "
+        "client's address can be told from theirs.",
+        is_networks=True,
     )
     server_header: str = _row("", "Value of the Server header of every response; empty sends none.")
     log_level: str = _row(

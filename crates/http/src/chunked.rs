@@ -6,7 +6,7 @@
 //! ```text
 //!        ┌────────────── digits ──────────────┐
 //!   Size ┤                                    ├─ CR ─> SizeLf ─ LF ─> Data ─> DataCr ─> DataLf ─> Size
-//!        └─ ';' ─> Extension ── visible ──────┘           │ size 0
+//!        └─ ';' ─> Extension ── its grammar ──┘           │ size 0
 //!                                                         v
 //!   Done <─ LF ─ EndLf <─ CR ─ TrailerStart ─ token ─> TrailerName ─ ':' ─> TrailerValue ─ CR ─> TrailerLf
 //!                                   ^──────────────────────────────────────────────────── LF ─────┘
@@ -15,6 +15,9 @@
 //! Invariants: every byte given is consumed at once, unless the body ends or is refused before it; after
 //! an error the decoder stays refused; it never reads or writes outside `buf[decoded..]`; the state does
 //! not depend on where the input was split.
+//!
+//! An extension is dropped, and yet read to the letter: for a reader to whom a quoted string goes on over the
+//! end of its line, the body would end elsewhere.
 //!
 //! What it does not do: trailer fields are checked and dropped, extensions are checked and dropped; it
 //! owns no bytes; it does not limit how many chunks make a body, only their sum.
@@ -87,7 +90,7 @@ impl Default for ChunkedLimits {
 pub enum ChunkedError {
     /// A chunk size is not 1 to 16 hexadecimal digits alone.
     BadChunkSize,
-    /// A chunk extension has a byte other than visible ASCII, SP and HTAB.
+    /// A chunk extension is not as RFC 9112 §7.1.1 has it.
     BadExtension,
     /// A chunk extension is over its limit.
     ExtensionTooLong,
@@ -124,7 +127,7 @@ impl fmt::Display for ChunkedError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::BadChunkSize => "a chunk size is not 1 to 16 hexadecimal digits",
-            Self::BadExtension => "a forbidden byte in a chunk extension",
+            Self::BadExtension => "malformed chunk extension",
             Self::ExtensionTooLong => "a chunk extension is too long",
             Self::BadLineEnd => "CRLF is missing in a chunked body",
             Self::BadTrailer => "malformed trailer field",
@@ -153,7 +156,7 @@ pub struct Progress {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Size,
-    Extension,
+    Extension(Extension),
     SizeLf,
     Data,
     DataCr,
@@ -165,6 +168,56 @@ enum State {
     EndLf,
     Done,
     Failed(ChunkedError),
+}
+
+/// Where in an extension: `;name=value`, with white space around `;` and `=`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Extension {
+    /// Behind `;`.
+    Start,
+    Name,
+    /// Behind a name and white space.
+    NameEnd,
+    /// Behind `=`.
+    Equals,
+    Value,
+    Quoted,
+    /// Behind a backslash in quotes.
+    Escaped,
+    /// Behind closing quotes.
+    QuotedEnd,
+    /// Behind a value and white space.
+    ValueEnd,
+}
+
+impl Extension {
+    /// Whether the line may end here.
+    fn is_complete(self) -> bool {
+        matches!(self, Self::Name | Self::Value | Self::QuotedEnd)
+    }
+
+    /// What comes with `byte`, which ends no line; `None` if it has no place here.
+    fn step(self, byte: u8) -> Option<Self> {
+        let is_white = matches!(byte, b' ' | b'\t');
+        match self {
+            Self::Quoted => match byte {
+                b'"' => Some(Self::QuotedEnd),
+                b'\\' => Some(Self::Escaped),
+                byte => is_field_value(byte).then_some(Self::Quoted),
+            },
+            Self::Escaped => is_field_value(byte).then_some(Self::Quoted),
+            Self::Start | Self::Equals if is_white => Some(self),
+            Self::Start => is_token(byte).then_some(Self::Name),
+            Self::Equals if byte == b'"' => Some(Self::Quoted),
+            Self::Equals => is_token(byte).then_some(Self::Value),
+            _ if byte == b';' => Some(Self::Start),
+            Self::Name | Self::NameEnd if is_white => Some(Self::NameEnd),
+            Self::Name | Self::NameEnd if byte == b'=' => Some(Self::Equals),
+            Self::Value | Self::QuotedEnd | Self::ValueEnd if is_white => Some(Self::ValueEnd),
+            Self::Name | Self::Value => is_token(byte).then_some(self),
+            Self::NameEnd | Self::QuotedEnd | Self::ValueEnd => None,
+        }
+    }
 }
 
 /// The state of a chunked body. Small (at most 40 bytes), without a buffer of its own.
@@ -275,11 +328,13 @@ impl ChunkedDecoder {
     fn step(&mut self, byte: u8) -> Result<State, ChunkedError> {
         match self.state {
             State::Size => self.step_size(byte),
-            State::Extension => match byte {
-                b'\r' => Ok(State::SizeLf),
+            State::Extension(at) => match byte {
+                b'\r' if at.is_complete() => Ok(State::SizeLf),
                 b'\n' => Err(ChunkedError::BadLineEnd),
-                b'\t' | b' '..=b'~' => self.count_extension(),
-                _ => Err(ChunkedError::BadExtension),
+                byte => {
+                    let next = at.step(byte).ok_or(ChunkedError::BadExtension)?;
+                    self.count_extension(next)
+                }
             },
             State::SizeLf => {
                 expect(byte, b'\n')?;
@@ -333,7 +388,7 @@ impl ChunkedDecoder {
             b'\r' => Ok(State::SizeLf),
             b';' => {
                 self.line_len = 0;
-                self.count_extension()
+                self.count_extension(Extension::Start)
             }
             b'\n' => Err(ChunkedError::BadLineEnd),
             _ => Err(ChunkedError::BadChunkSize),
@@ -378,12 +433,12 @@ impl ChunkedDecoder {
         Ok(State::TrailerName)
     }
 
-    fn count_extension(&mut self) -> Result<State, ChunkedError> {
+    fn count_extension(&mut self, next: Extension) -> Result<State, ChunkedError> {
         if self.line_len == self.extension_max {
             return Err(ChunkedError::ExtensionTooLong);
         }
         self.line_len += 1;
-        Ok(State::Extension)
+        Ok(State::Extension(next))
     }
 
     fn count_trailer(&mut self) -> Result<(), ChunkedError> {

@@ -10,7 +10,7 @@
 //!
 //! - Every line of an accepted head ends in CRLF; it has no control byte but HTAB within field values.
 //! - An accepted head has one framing: no, one, or several equal `Content-Length`, or `chunked` alone.
-//! - An accepted HTTP/1.1 head has exactly one well-formed `Host`.
+//! - An accepted HTTP/1.1 head has exactly one well-formed `Host`; no head has two `Content-Type`.
 //! - Spans count from the first byte passed in, so the bytes may be moved, and the head is plain data.
 //!
 //! What it does not do: it reads no body, limits no body, decodes no target (see `target`), joins no
@@ -214,6 +214,8 @@ pub enum HeadError {
     HostRepeated,
     /// `Host` is not a host with an optional port.
     HostInvalid,
+    /// More than one `Content-Type`.
+    ContentTypeRepeated,
     /// `Content-Length` is not a number of 64 bits in digits alone.
     ContentLengthInvalid,
     /// Several `Content-Length` of different values.
@@ -258,6 +260,7 @@ impl HeadError {
             | Self::HostMissing
             | Self::HostRepeated
             | Self::HostInvalid
+            | Self::ContentTypeRepeated
             | Self::ContentLengthInvalid
             | Self::ContentLengthConflict
             | Self::ContentLengthWithTransferEncoding
@@ -281,6 +284,7 @@ impl fmt::Display for HeadError {
             Self::HostMissing => "an HTTP/1.1 request needs a Host field",
             Self::HostRepeated => "more than one Host field",
             Self::HostInvalid => "Host is not a host name or address with an optional port",
+            Self::ContentTypeRepeated => "more than one Content-Type field",
             Self::ContentLengthInvalid => "Content-Length is not a number",
             Self::ContentLengthConflict => "Content-Length fields of different values",
             Self::ContentLengthWithTransferEncoding => {
@@ -358,6 +362,12 @@ pub fn find_head_end(bytes: &[u8], from: usize) -> Option<usize> {
         [b'\r', b'\n', ..] => Some(begin + at + 3),
         _ => None,
     })
+}
+
+/// Whether a field's name has an underscore: CGI and WSGI give it the same name as one with a hyphen.
+#[must_use]
+pub fn is_ambiguous_name(name: &[u8]) -> bool {
+    memchr(b'_', name).is_some()
 }
 
 type Fields<'h, 'b> = &'h [httparse::Header<'b>];
@@ -601,6 +611,7 @@ fn collect(
 #[derive(Default)]
 struct Facts {
     host: Option<Span>,
+    has_content_type: bool,
     content_length: Option<u64>,
     has_transfer_encoding: bool,
     /// Whether the last transfer coding so far is `chunked`.
@@ -634,6 +645,7 @@ impl Facts {
                 }
                 Ok(())
             }
+            12 if name.eq_ignore_ascii_case(b"content-type") => self.note_content_type(),
             14 if name.eq_ignore_ascii_case(b"content-length") => self.note_content_length(value),
             17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
                 self.note_transfer_encoding(value);
@@ -651,6 +663,14 @@ impl Facts {
             return Err(HeadError::HostInvalid);
         }
         self.host = Some(span);
+        Ok(())
+    }
+
+    /// RFC 9110 §8.3: one value; of two, who checks and who reads the content may each take another.
+    fn note_content_type(&mut self) -> Result<(), HeadError> {
+        if std::mem::replace(&mut self.has_content_type, true) {
+            return Err(HeadError::ContentTypeRepeated);
+        }
         Ok(())
     }
 

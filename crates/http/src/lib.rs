@@ -2,8 +2,9 @@
 //!
 //! Purpose: parse request heads ([`parse_head`]), decode chunked bodies ([`ChunkedDecoder`]), decode
 //! request targets ([`decode_path`], [`query_pairs`]), evaluate conditions and ranges ([`evaluate`]),
-//! write response heads ([`write_head`]). Strict wherever a proxy in front could read the same bytes
-//! another way (RFC 9112 §11.2): what is ambiguous is refused, never repaired.
+//! write response heads ([`write_head`]), read what trusted proxies say of a request's origin
+//! ([`Origin`]). Strict wherever a proxy in front could read the same bytes another way (RFC 9112
+//! §11.2): what is ambiguous is refused, never repaired.
 //!
 //! States: only [`ChunkedDecoder`] and [`DateCache`] keep any; everything else is a function of the
 //! bytes that it is given.
@@ -19,6 +20,7 @@
 pub mod chunked;
 pub mod conditional;
 pub mod date;
+pub mod forwarded;
 pub mod head;
 pub mod method;
 pub mod range;
@@ -32,8 +34,10 @@ mod inline;
 pub use chunked::{ChunkedDecoder, ChunkedError, ChunkedLimits, Progress};
 pub use conditional::{Answer, EntityTag, Representation, evaluate, parse_date};
 pub use date::{DateCache, format_date};
+pub use forwarded::{Hop, InvalidNetwork, Origin, Scheme, TrustedPeers};
 pub use head::{
-    Framing, Head, HeadError, HeadLimits, TargetForm, Version, find_head_end, parse_head,
+    Framing, Head, HeadError, HeadLimits, TargetForm, Version, find_head_end, is_ambiguous_name,
+    parse_head,
 };
 pub use method::Method;
 pub use range::ContentRange;

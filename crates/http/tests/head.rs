@@ -7,7 +7,8 @@ mod common;
 use common::{arena, bad, good, parse, parse_with};
 use proptest::prelude::*;
 use theframework_http::{
-    Framing, HeadError, HeadLimits, Method, TargetForm, Version, find_head_end, parse_head,
+    Framing, HeadError, HeadLimits, Method, TargetForm, Version, find_head_end, is_ambiguous_name,
+    parse_head,
 };
 
 /// A head of a GET with these lines after `Host`.
@@ -703,6 +704,34 @@ fn host_missing_or_repeated() {
     let head = good(b"GET / HTTP/1.0\r\n\r\n");
     assert_eq!(head.host, None);
     assert!(head.fields.is_empty());
+}
+
+#[test]
+fn content_type_repeated() {
+    assert_eq!(
+        bad(&get_with(
+            "Content-Type: a/b\r\nX: y\r\ncontent-type: a/b\r\n"
+        )),
+        HeadError::ContentTypeRepeated
+    );
+    assert_eq!(HeadError::ContentTypeRepeated.status(), 400);
+    assert_eq!(good(&get_with("Content-Type: a/b\r\n")).fields.len(), 2);
+}
+
+#[test]
+fn ambiguous_names_have_an_underscore() {
+    for name in [
+        "_",
+        "X_User",
+        "X-User_",
+        "_X",
+        "a-very-long-name-with-one_there",
+    ] {
+        assert!(is_ambiguous_name(name.as_bytes()), "{name}");
+    }
+    for name in ["", "X-User", "Host", "x~y!z"] {
+        assert!(!is_ambiguous_name(name.as_bytes()), "{name}");
+    }
 }
 
 // ---- framing ----

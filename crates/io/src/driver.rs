@@ -39,6 +39,17 @@ pub const SEND_AT_ONCE_MAX: usize = 64 * 1024;
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct OpId(pub(crate) Key);
 
+/// Who is at the other end of a connection.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Peer {
+    /// A process of another or of this machine, by IP.
+    At(SocketAddr),
+    /// A process of this machine, on a Unix socket.
+    Local,
+    /// Nobody any more: the connection was reset, and whose it was cannot be said.
+    Gone,
+}
+
 /// An error number of the operating system.
 #[derive(Copy, Clone, PartialEq, Eq)]
 pub struct Errno(pub i32);
@@ -211,8 +222,8 @@ pub trait Driver<B> {
     /// call.
     fn untaken(&self, fd: RawFd) -> usize;
 
-    /// Who is at the other end; none on a Unix socket. One system call.
-    fn peer_address(&self, fd: RawFd) -> Option<SocketAddr>;
+    /// Who is at the other end. One system call.
+    fn peer(&self, fd: RawFd) -> Peer;
 
     /// Whether events wait that need no waiting for, ends of writes apart: at most one system call,
     /// which does not wait. Like a poll it may miss what has only just arrived; it may submit what is queued.

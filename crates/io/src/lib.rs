@@ -26,7 +26,7 @@ mod timer;
 mod uring;
 mod write;
 
-pub use driver::{Driver, Errno, Event, Interest, OpId, Outcome, SEND_AT_ONCE_MAX, Wait};
+pub use driver::{Driver, Errno, Event, Interest, OpId, Outcome, Peer, SEND_AT_ONCE_MAX, Wait};
 pub use file::{OpenFile, open_file};
 pub use filling::{Filling, Space};
 pub use lease::{LEASE_SIZE, Lease, LeasePool};

@@ -1,11 +1,10 @@
 //! System calls on sockets that are made at once, by every driver on the operating system alike.
 
-use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use socket2::SockRef;
 
-use crate::driver::Errno;
+use crate::driver::{Errno, Peer};
 
 /// What the last system call of this thread failed with.
 pub(crate) fn last_errno() -> Errno {
@@ -62,9 +61,13 @@ pub(crate) fn untaken(fd: RawFd) -> usize {
     }
 }
 
-/// The address at the other end, if it is an IP socket and still connected.
-pub(crate) fn peer_address(fd: RawFd) -> Option<SocketAddr> {
+/// Who is at the other end.
+pub(crate) fn peer(fd: RawFd) -> Peer {
     // SAFETY: whoever names a descriptor to the driver keeps it open for the call.
     let socket = unsafe { BorrowedFd::borrow_raw(fd) };
-    SockRef::from(&socket).peer_addr().ok()?.as_socket()
+    match SockRef::from(&socket).peer_addr() {
+        Ok(address) if address.is_unix() => Peer::Local,
+        Ok(address) => address.as_socket().map_or(Peer::Gone, Peer::At),
+        Err(_) => Peer::Gone,
+    }
 }

@@ -7,13 +7,12 @@
 //! so the branch costs next to nothing, and nothing is dispatched by pointer.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::os::fd::{OwnedFd, RawFd};
 use std::time::Duration;
 
 use theframework_memory::OutOfMemory;
 
-use crate::driver::{Driver, Errno, Event, Interest, OpId, Wait};
+use crate::driver::{Driver, Errno, Event, Interest, OpId, Peer, Wait};
 use crate::filling::Space;
 use crate::poll::{PollConfig, PollDriver};
 use crate::uring::{self, Features, SetupError, UringConfig, UringDriver};
@@ -259,10 +258,10 @@ impl<B: KeptBytes> Driver<B> for SystemDriver<B> {
         }
     }
 
-    fn peer_address(&self, fd: RawFd) -> Option<SocketAddr> {
+    fn peer(&self, fd: RawFd) -> Peer {
         match self {
-            SystemDriver::IoUring(driver) => driver.peer_address(fd),
-            SystemDriver::Poll(driver) => driver.peer_address(fd),
+            SystemDriver::IoUring(driver) => driver.peer(fd),
+            SystemDriver::Poll(driver) => driver.peer(fd),
         }
     }
 

@@ -105,6 +105,12 @@ fn io_uring_features() -> Vec<(&'static str, &'static str, &'static str)> {
     Feature::ALL.map(describe).to_vec()
 }
 
+/// Refuses a list of trusted peers that the engine could not read: `ValueError` says why.
+#[pyfunction]
+fn check_trusted_peers(list: &str) -> PyResult<()> {
+    settings::trusted_peers(list).map(drop)
+}
+
 /// Allocations, deallocations and live bytes of the Rust allocator since the process started.
 #[pyfunction]
 fn allocation_counts() -> (u64, u64, u64) {
@@ -137,6 +143,7 @@ fn _framework_core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("DriverError", module.py().get_type::<DriverError>())?;
     module.add_function(wrap_pyfunction!(choose_driver, module)?)?;
     module.add_function(wrap_pyfunction!(io_uring_features, module)?)?;
+    module.add_function(wrap_pyfunction!(check_trusted_peers, module)?)?;
     let py = module.py();
     let after_fork = wrap_pyfunction!(hub::after_fork_in_child, module)?;
     let hooks = pyo3::types::PyDict::new(py);

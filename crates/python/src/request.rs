@@ -10,8 +10,8 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString};
-use theframework::{ExchangeId, RequestView};
-use theframework_http::{decode_form, decode_param, decode_path, query_pairs};
+use theframework::{ExchangeId, HeaderMap, RequestView};
+use theframework_http::{Scheme, decode_form, decode_param, decode_path, query_pairs};
 
 use crate::body::PyBody;
 use crate::gil::{GilBound, ObjectPool, Slot};
@@ -40,6 +40,7 @@ struct State {
     raw_headers: Slot<PyList>,
     body: Slot<PyBytes>,
     params: Slot<PyDict>,
+    client: Slot<PyString>,
     /// Attributes that middleware has added.
     added: Slot<PyDict>,
 }
@@ -54,7 +55,14 @@ struct Kept {
     params: Vec<(String, Vec<u8>)>,
     body: Vec<u8>,
     streams: bool,
+    origin: KeptOrigin,
+    header_map: HeaderMap,
+}
+
+/// What the engine alone can tell, with more than the request's bytes.
+struct KeptOrigin {
     client: Option<String>,
+    scheme: Scheme,
 }
 
 /// Fields that are read under one borrow.
@@ -86,6 +94,7 @@ impl Request {
             raw_headers: Slot::default(),
             body: Slot::default(),
             params: Slot::default(),
+            client: Slot::default(),
             added: Slot::default(),
         };
         Bound::new(py, Request(GilBound::new(state)))
@@ -106,6 +115,7 @@ impl Request {
             state.raw_headers.clear(py);
             state.body.clear(py);
             state.params.clear(py);
+            state.client.clear(py);
             state.added.clear(py);
             pool.give(own);
             return;
@@ -113,8 +123,13 @@ impl Request {
         let id = state.id.get();
         let kept = hub().and_then(|hub| {
             hub.with(|engine| {
-                let client = engine.client(id);
-                engine.request(id).map(|view| Kept::of(&view, client))
+                let origin = KeptOrigin {
+                    client: engine.client(id),
+                    scheme: engine.scheme(id),
+                };
+                let header_map = engine.config().header_map;
+                let view = engine.request(id)?;
+                Some(Kept::of(&view, origin, header_map))
             })
             .flatten()
         });
@@ -145,8 +160,18 @@ impl Request {
         )
     }
 
+    fn header_map(&self) -> PyResult<HeaderMap> {
+        if let Some(kept) = self.0.kept.get() {
+            return Ok(kept.header_map);
+        }
+        let hub = hub().ok_or_else(over)?;
+        hub.with(|engine| engine.config().header_map)
+            .ok_or_else(over)
+    }
+
     fn make_headers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let headers = PyDict::new(py);
+        let drops = self.header_map()? == HeaderMap::Drop;
         let count = self.field_count()?;
         let mut start = 0;
         while start < count {
@@ -159,7 +184,9 @@ impl Request {
             })?;
             start += made.len();
             for (name, value) in made.iter_mut().filter_map(Option::take) {
-                add_header(&headers, &name, value)?;
+                if !(drops && name.is_ambiguous) {
+                    add_header(&headers, &name.text, value)?;
+                }
             }
         }
         Ok(headers)
@@ -256,7 +283,7 @@ impl Request {
 }
 
 impl Kept {
-    fn of(view: &View<'_>, client: Option<String>) -> Kept {
+    fn of(view: &View<'_>, origin: KeptOrigin, header_map: HeaderMap) -> Kept {
         Kept {
             method: view.method().to_vec(),
             target: view.target().to_vec(),
@@ -278,7 +305,8 @@ impl Kept {
                 view.body().to_vec()
             },
             streams: view.streams(),
-            client,
+            origin,
+            header_map,
         }
     }
 }
@@ -398,14 +426,43 @@ impl Request {
         self.0.params.get_or_make(py, || self.make_params(py))
     }
 
-    /// The peer's address, `ip:port`; None on a Unix socket. One system call.
+    /// Who has sent it: see `Engine::client`. One system call, at the first access.
     #[getter]
-    fn client(&self) -> PyResult<Option<String>> {
-        if let Some(kept) = self.0.kept.get() {
-            return Ok(kept.client.clone());
+    fn client<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyString>>> {
+        if let Some(known) = self.0.client.get(py) {
+            return Ok(Some(known));
         }
-        let hub: &Hub = hub().ok_or_else(over)?;
-        Ok(hub.with(|engine| engine.client(self.0.id.get())).flatten())
+        let client = match self.0.kept.get() {
+            Some(kept) => kept.origin.client.clone(),
+            None => {
+                let hub: &Hub = hub().ok_or_else(over)?;
+                hub.with(|engine| engine.client(self.0.id.get())).flatten()
+            }
+        };
+        client
+            .map(|client| {
+                self.0
+                    .client
+                    .get_or_make(py, || Ok(PyString::new(py, &client)))
+            })
+            .transpose()
+    }
+
+    /// `http` or `https`: see `Engine::scheme`.
+    #[getter]
+    fn scheme<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyString>> {
+        let scheme = match self.0.kept.get() {
+            Some(kept) => kept.origin.scheme,
+            None => {
+                let hub: &Hub = hub().ok_or_else(over)?;
+                hub.with(|engine| engine.scheme(self.0.id.get()))
+                    .unwrap_or_default()
+            }
+        };
+        Ok(match scheme {
+            Scheme::Http => pyo3::intern!(py, "http").clone(),
+            Scheme::Https => pyo3::intern!(py, "https").clone(),
+        })
     }
 
     /// The body as it arrives: an iterator of `bytes`. Where the route does not stream, all of it at

@@ -3,7 +3,8 @@
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use theframework::Config;
+use theframework::{Config, HeaderMap};
+use theframework_http::TrustedPeers;
 use theframework_io::{DriverConfig, DriverKind, Features, UringConfig, Wish};
 
 use crate::DriverError;
@@ -34,7 +35,29 @@ pub(crate) fn config(settings: &Bound<'_, PyDict>) -> PyResult<Config> {
     if let Some(server) = settings.get_item("server_header")? {
         config.server = server.extract::<String>()?.into_bytes();
     }
+    if let Some(name) = settings.get_item("header_map")? {
+        config.header_map = header_map(&name.extract::<String>()?)?;
+    }
+    if let Some(list) = settings.get_item("forwarded_allow_ips")? {
+        config.forwarded_allow_ips = trusted_peers(&list.extract::<String>()?)?;
+    }
     Ok(config)
+}
+
+fn header_map(name: &str) -> PyResult<HeaderMap> {
+    match name {
+        "drop" => Ok(HeaderMap::Drop),
+        "refuse" => Ok(HeaderMap::Refuse),
+        "dangerous" => Ok(HeaderMap::Dangerous),
+        other => Err(PyValueError::new_err(format!(
+            "header_map is drop, refuse or dangerous, not {other}"
+        ))),
+    }
+}
+
+/// A list of addresses and networks as the settings have it.
+pub(crate) fn trusted_peers(list: &str) -> PyResult<TrustedPeers> {
+    TrustedPeers::parse(list).map_err(|error| PyValueError::new_err(error.to_string()))
 }
 
 /// The driver that was chosen before the workers were forked; without a choice, the best one.

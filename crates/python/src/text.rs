@@ -7,6 +7,8 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 
+use theframework_http::is_ambiguous_name;
+
 use crate::body::ascii_data;
 
 /// Bytes as a `str`, each byte a character (ISO-8859-1), as header fields are read.
@@ -63,6 +65,14 @@ struct Names {
 struct Name {
     bytes: Box<[u8]>,
     text: Py<PyString>,
+    is_ambiguous: bool,
+}
+
+/// A header name as a lower-case `str`.
+pub(crate) struct HeaderName<'py> {
+    pub(crate) text: Bound<'py, PyString>,
+    /// It has an underscore; remembered with the text, so that looking costs nothing.
+    pub(crate) is_ambiguous: bool,
 }
 
 thread_local! {
@@ -88,8 +98,8 @@ fn set(name: &[u8]) -> usize {
     (hash >> 48) as usize % (NAMES / WAYS) * WAYS
 }
 
-/// A header name as a lower-case `str`.
-pub(crate) fn header_name<'py>(py: Python<'py>, name: &[u8]) -> Bound<'py, PyString> {
+/// The text of a header name.
+pub(crate) fn header_name<'py>(py: Python<'py>, name: &[u8]) -> HeaderName<'py> {
     let set = set(name);
     let known = SEEN.with_borrow(|seen| {
         seen.entries
@@ -97,12 +107,16 @@ pub(crate) fn header_name<'py>(py: Python<'py>, name: &[u8]) -> Bound<'py, PyStr
             .iter()
             .flatten()
             .find(|known| *known.bytes == *name)
-            .map(|known| known.text.bind(py).clone())
+            .map(|known| HeaderName {
+                text: known.text.bind(py).clone(),
+                is_ambiguous: known.is_ambiguous,
+            })
     });
     if let Some(known) = known {
         return known;
     }
     let text = latin1(py, &name.to_ascii_lowercase());
+    let is_ambiguous = is_ambiguous_name(name);
     if name.len() <= NAME_MAX {
         let evicted = SEEN.with_borrow_mut(|seen| {
             if seen.entries.is_empty() {
@@ -117,9 +131,10 @@ pub(crate) fn header_name<'py>(py: Python<'py>, name: &[u8]) -> Bound<'py, PyStr
             places[place].replace(Name {
                 bytes: name.into(),
                 text: text.clone().unbind(),
+                is_ambiguous,
             })
         });
         drop(evicted);
     }
-    text
+    HeaderName { text, is_ambiguous }
 }

@@ -1,5 +1,23 @@
 //! Limits and timeouts of a worker, with the defaults of DESIGN §8.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use theframework_http::TrustedPeers;
+
+/// What becomes of a request that has a field with an underscore in its name. A gateway interface
+/// (CGI, WSGI) gives `X_User` and `X-User` one name, so a client can pass one off as the other behind
+/// a proxy's back.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub enum HeaderMap {
+    /// It is served without the field, wherever fields are looked up by name.
+    #[default]
+    Drop,
+    /// It is answered by 400.
+    Refuse,
+    /// It is served with the field.
+    Dangerous,
+}
+
 /// Limits and timeouts of one worker. Sizes are bytes, times milliseconds; 0 switches a timeout off.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -31,6 +49,11 @@ pub struct Config {
     pub read_ahead: usize,
     /// Value of the `Server` field; empty: none is sent.
     pub server: Vec<u8>,
+    /// What becomes of fields with an underscore in their names.
+    pub header_map: HeaderMap,
+    /// Whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed; a peer on a Unix socket is one of
+    /// them in any case.
+    pub forwarded_allow_ips: TrustedPeers,
 }
 
 impl Default for Config {
@@ -49,6 +72,11 @@ impl Default for Config {
             handler_timeout_ms: 30_000,
             read_ahead: 65_536,
             server: Vec::new(),
+            header_map: HeaderMap::default(),
+            forwarded_allow_ips: TrustedPeers::from_iter([
+                IpAddr::V4(Ipv4Addr::LOCALHOST),
+                IpAddr::V6(Ipv6Addr::LOCALHOST),
+            ]),
         }
     }
 }

@@ -434,14 +434,6 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
         }
     }
 
-    /// The peer's address as `ip:port`; none on a Unix socket. One system call.
-    pub fn client(&self, ExchangeId(key): ExchangeId) -> Option<String> {
-        let exchange = self.exchanges.get(key)?;
-        let connection = self.connections.get(exchange.connection)?;
-        let address = self.driver.peer_address(connection.raw_fd())?;
-        Some(address.to_string())
-    }
-
     /// Takes the bodies whose writes have ended. Drop them when nothing is borrowed.
     pub fn take_released(&mut self) -> Option<B> {
         self.released.pop()

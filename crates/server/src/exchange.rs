@@ -266,6 +266,17 @@ impl<'a, B: KeptBytes> RequestView<'a, B> {
             .header(self.bytes, &self.exchange.arena, name)
     }
 
+    /// The values of all fields of this name, in any case, in the order received.
+    pub fn values(&self, name: &'a str) -> impl DoubleEndedIterator<Item = &'a [u8]> {
+        let bytes = self.bytes;
+        let fields = self.exchange.arena.get(self.exchange.head.fields).iter();
+        fields.filter_map(move |[field, value]| {
+            let is_it = field.len as usize == name.len()
+                && field.of(bytes).eq_ignore_ascii_case(name.as_bytes());
+            is_it.then(|| value.of(bytes))
+        })
+    }
+
     /// The body (decoded, if it came chunked); if it streams, what is there of it.
     pub fn body(&self) -> &'a [u8] {
         match &self.exchange.body {

@@ -28,6 +28,7 @@ mod exchange;
 mod fields;
 mod file;
 mod input;
+mod origin;
 mod output;
 mod peers;
 mod receive;
@@ -40,7 +41,7 @@ mod upload;
 pub use accept::{AcceptMode, Peers};
 #[cfg(feature = "audit")]
 pub use audit::Held;
-pub use config::Config;
+pub use config::{Config, HeaderMap};
 pub use download::{Room, WriteError};
 pub use engine::{Engine, Stats};
 pub use exchange::{ExchangeId, RequestView, Route};

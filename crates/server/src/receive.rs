@@ -2,12 +2,12 @@
 
 use theframework_http::{
     BadEncoding, ChunkedDecoder, ChunkedLimits, Framing, HeadLimits, TargetForm,
-    decode_for_routing, find_head_end, parse_head,
+    decode_for_routing, find_head_end, is_ambiguous_name, parse_head,
 };
 use theframework_io::{Driver, Errno, Interest, KeptBytes, Outcome, Space};
 use theframework_memory::{ArenaSlice, Key, OutOfMemory, Span};
 
-use crate::config::Config;
+use crate::config::{Config, HeaderMap};
 use crate::connection::{Connection, Ending};
 use crate::engine::Engine;
 use crate::exchange::{BodyPlace, Exchange, Progress, Sending};
@@ -580,6 +580,12 @@ fn begin<B>(
     router: &Router,
     scratch: &mut Vec<u8>,
 ) -> Result<(), Option<u16>> {
+    if config.header_map == HeaderMap::Refuse {
+        let mut fields = exchange.head.fields(bytes, &exchange.arena);
+        if fields.any(|(name, _)| is_ambiguous_name(name)) {
+            return Err(Some(400));
+        }
+    }
     exchange.decoder = None;
     exchange.progress = Progress::Receiving;
     exchange.closes = !exchange.head.keep_alive;

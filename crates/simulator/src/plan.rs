@@ -204,6 +204,7 @@ fn config(rng: &mut Rng) -> Config {
         } else {
             Vec::new()
         },
+        ..Config::default()
     }
 }
 

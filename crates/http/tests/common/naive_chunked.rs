@@ -27,18 +27,17 @@ pub fn decode_all(bytes: &[u8], limits: ChunkedLimits) -> Outcome {
             Some(b'\n') => return Err(ChunkedError::BadLineEnd),
             Some(_) => return Err(ChunkedError::BadChunkSize),
         }
-        let extension = bytes[at..]
-            .iter()
-            .take_while(|&&b| b == b'\t' || (b' '..=b'~').contains(&b))
-            .count();
+        let (extension, may_end) = extensions(&bytes[at..]);
         if extension > limits.max_extension {
             return Err(ChunkedError::ExtensionTooLong);
         }
         at += extension;
         match &bytes[at..] {
-            [] | [b'\r'] => return Ok(None),
-            [b'\r', b'\n', ..] => at += 2,
-            [b'\r' | b'\n', ..] => return Err(ChunkedError::BadLineEnd),
+            [] => return Ok(None),
+            [b'\r'] if may_end => return Ok(None),
+            [b'\r', b'\n', ..] if may_end => at += 2,
+            [b'\r', ..] if may_end => return Err(ChunkedError::BadLineEnd),
+            [b'\n', ..] => return Err(ChunkedError::BadLineEnd),
             _ => return Err(ChunkedError::BadExtension),
         }
         let size = u64::from_str_radix(text, 16).expect("digits alone");
@@ -61,6 +60,65 @@ pub fn decode_all(bytes: &[u8], limits: ChunkedLimits) -> Outcome {
     }
 }
 
+/// How many bytes agree with the grammar of extensions, and whether the line may end behind them.
+fn extensions(text: &[u8]) -> (usize, bool) {
+    let count = |from: usize, is_one: &dyn Fn(u8) -> bool| {
+        let rest = text.get(from..).unwrap_or_default();
+        rest.iter().take_while(|&&b| is_one(b)).count()
+    };
+    let white = |from: usize| count(from, &|b| b == b' ' || b == b'\t');
+    let token = |from: usize| count(from, &is_token);
+    let mut at = 0;
+    while text.get(at) == Some(&b';') {
+        at += 1;
+        at += white(at);
+        let name = token(at);
+        if name == 0 {
+            return (at, false);
+        }
+        at += name;
+        let mut end = at;
+        at += white(at);
+        if text.get(at) == Some(&b'=') {
+            at += 1;
+            at += white(at);
+            if text.get(at) == Some(&b'"') {
+                at += 1;
+                loop {
+                    at += count(at, &|b| is_text(b) && b != b'"' && b != b'\\');
+                    match text.get(at..).unwrap_or_default() {
+                        [b'"', ..] => break,
+                        [b'\\', next, ..] if is_text(*next) => at += 2,
+                        [b'\\', ..] => return (at + 1, false),
+                        _ => return (at, false),
+                    }
+                }
+                at += 1;
+            } else {
+                let value = token(at);
+                if value == 0 {
+                    return (at, false);
+                }
+                at += value;
+            }
+            end = at;
+            at += white(at);
+        }
+        if text.get(at) != Some(&b';') {
+            return (at, at == end);
+        }
+    }
+    (at, true)
+}
+
+fn is_token(b: u8) -> bool {
+    b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b)
+}
+
+fn is_text(b: u8) -> bool {
+    b == b'\t' || (b' '..=b'~').contains(&b) || b >= 0x80
+}
+
 /// Where the trailer section ends that begins at `begin`.
 fn end_of_trailers(
     bytes: &[u8],
@@ -73,7 +131,6 @@ fn end_of_trailers(
     let mut name = Vec::new();
     let mut at = begin;
     let mut in_value = false;
-    let is_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     loop {
         let is_line_start = !in_value && name.is_empty();
         match &bytes[at..] {

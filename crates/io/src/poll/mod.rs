@@ -38,7 +38,6 @@ mod sources;
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
@@ -46,7 +45,7 @@ use mio::Events;
 use theframework_memory::{Key, OutOfMemory, Slab};
 
 use crate::clock::Clock;
-use crate::driver::{Driver, Errno, Event, Interest, OpId, Outcome, SEND_AT_ONCE_MAX, Wait};
+use crate::driver::{Driver, Errno, Event, Interest, OpId, Outcome, Peer, SEND_AT_ONCE_MAX, Wait};
 use crate::filling::Space;
 use crate::lease::LeasePool;
 use crate::socket;
@@ -553,8 +552,8 @@ impl<B: KeptBytes> Driver<B> for PollDriver<B> {
         self.core.closing.push(socket);
     }
 
-    fn peer_address(&self, fd: RawFd) -> Option<SocketAddr> {
-        socket::peer_address(fd)
+    fn peer(&self, fd: RawFd) -> Peer {
+        socket::peer(fd)
     }
 
     fn has_events(&mut self) -> bool {

@@ -20,14 +20,13 @@ mod net;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fmt;
-use std::net::SocketAddr;
 use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::time::Duration;
 
 use theframework_memory::{Key, OutOfMemory, Slab};
 
-use crate::driver::{Driver, Errno, Event, Interest, OpId, Outcome, SEND_AT_ONCE_MAX, Wait};
+use crate::driver::{Driver, Errno, Event, Interest, OpId, Outcome, Peer, SEND_AT_ONCE_MAX, Wait};
 use crate::filling::Space;
 use crate::lease::{LEASE_SIZE, LeasePool};
 use crate::write::{KeptBytes, Write};
@@ -712,8 +711,8 @@ impl<B: KeptBytes> Driver<B> for SimDriver<B> {
         0
     }
 
-    fn peer_address(&self, _: RawFd) -> Option<SocketAddr> {
-        None
+    fn peer(&self, _: RawFd) -> Peer {
+        Peer::Local
     }
 
     fn close(&mut self, socket: SimSocket) {

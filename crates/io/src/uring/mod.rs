@@ -35,7 +35,6 @@ mod setup;
 use std::collections::VecDeque;
 use std::fmt;
 use std::mem::ManuallyDrop;
-use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
 use std::time::{Duration, Instant};
@@ -44,7 +43,7 @@ use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use theframework_memory::{Key, OutOfMemory, Slab};
 
 use crate::clock::Clock;
-use crate::driver::{Driver, Errno, Event, Interest, OpId, Outcome, SEND_AT_ONCE_MAX, Wait};
+use crate::driver::{Driver, Errno, Event, Interest, OpId, Outcome, Peer, SEND_AT_ONCE_MAX, Wait};
 use crate::filling::Space;
 use crate::lease::{LEASE_SIZE, LeasePool};
 use crate::socket;
@@ -800,8 +799,8 @@ impl<B: KeptBytes> Driver<B> for UringDriver<B> {
         socket::untaken(fd)
     }
 
-    fn peer_address(&self, fd: RawFd) -> Option<SocketAddr> {
-        socket::peer_address(fd)
+    fn peer(&self, fd: RawFd) -> Peer {
+        socket::peer(fd)
     }
 
     fn close(&mut self, socket: OwnedFd) {
