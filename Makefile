@@ -39,7 +39,7 @@ test: build system-packages ## run all tests, on every CPython that is installed
 	tools/test-pythons.sh
 
 test-long: build system-packages ## run the tests that take minutes
-	TEST_DRIVERS=io_uring,poll tools/test-pythons.sh
+	EVERYTHING=1 tools/test-pythons.sh
 	$(BIN)/pytest -m long -s
 	$(MAKE) --no-print-directory simulate mutations sanitize fuzz soak
 

@@ -19,6 +19,8 @@ from tests.attacks import ATTACKS, CLASSES, ELSEWHERE, VULNERABILITIES, Attack, 
 from tests.client import Client, page, refusal
 from tests.server import Server, command
 
+pytestmark = pytest.mark.wire
+
 # Connections at a time: below what a process may open, and what the server accepts at once.
 BATCH = 200
 # The first part of every attack has to be read before the second is sent.

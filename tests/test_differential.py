@@ -41,6 +41,8 @@ from tests.differential import (
 )
 from tests.server import ROOT, Server, command
 
+pytestmark = pytest.mark.wire
+
 BATCH = 200
 MUTATIONS = 2_000
 SEED = 4

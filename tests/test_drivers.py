@@ -24,6 +24,8 @@ from tests.client import Client, page, request
 from tests.load import Exchange, Plan, run
 from tests.server import Server, command, environment, wait_for
 
+pytestmark = pytest.mark.wire
+
 HELLO = page("hello world")
 HELLO_EXCHANGE = Exchange(request("GET", "/"), 200, b"hello world")
 APP = "tests.apps.main:app"

@@ -12,6 +12,8 @@ import pytest
 from tests.client import chunked, page, refusal, request
 from tests.server import Server
 
+pytestmark = pytest.mark.wire
+
 HELLO = page("hello world")
 BINARY = "application/octet-stream"
 POST = b"POST /echo HTTP/1.1\r\nHost: t\r\n"

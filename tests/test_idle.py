@@ -6,9 +6,13 @@ import contextlib
 import socket
 from collections.abc import Callable
 
+import pytest
+
 from tests.client import request
 from tests.conftest import Start
 from tests.server import Server
+
+pytestmark = pytest.mark.wire
 
 CONNECTIONS = 10_000
 # DESIGN: user memory of an idle connection under the Python face, and resident memory with it.

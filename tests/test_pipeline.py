@@ -10,6 +10,8 @@ import pytest
 from tests.client import page, request
 from tests.server import Server
 
+pytestmark = pytest.mark.wire
+
 HELLO = page("hello world")
 
 

@@ -21,6 +21,8 @@ from tests.conftest import Start
 from tests.load import Exchange, Plan, run
 from tests.server import Server, wait_for
 
+pytestmark = pytest.mark.wire
+
 REQUESTS = 100_000
 BROWSER_HEADERS = (
     *(f"X-Header-{number}: value {number}" for number in range(17)),

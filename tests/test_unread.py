@@ -10,6 +10,8 @@ import pytest
 from tests.client import request
 from tests.server import ROOT, Server, command
 
+pytestmark = pytest.mark.wire
+
 APP = "tests.apps.unread:app"
 HIDDEN = request("GET", "/")
 

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Run the Python tests on every CPython from 3.11 on that is installed: .venv's own first, then
-# each other version in a .venv-3.X with a build of its own, on one of the drivers.
+# each other version in a .venv-3.X with a build of its own. For the sake of time the others take turns
+# with the drivers, and leave out what is marked `wire`; EVERYTHING=1 has them do all on both.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -8,14 +9,13 @@ own=$(.venv/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 installed=$(tools/pythons.sh all)
 failed=""
 
-run_tests() { # version, virtual environment, drivers, options
-    echo "== Python tests on CPython $1 ($3${4:+, $4})"
-    "$2/bin/pytest" --drivers "$3" ${4:-} ${PYTEST_ARGS:-} || failed="$failed $1"
+run_tests() { # version, virtual environment, drivers, marks
+    echo "== Python tests on CPython $1 ($3; $4)"
+    # shellcheck disable=SC2086 # a list of options
+    "$2/bin/pytest" --drivers "$3" -m "$4" ${PYTEST_ARGS:-} || failed="$failed $1"
 }
 
-run_tests "$own" .venv io_uring,poll
-# The other versions take turns, for the sake of time; TEST_DRIVERS=io_uring,poll has them do both.
-# What test_steady.py counts is the core's, and the same on all of them.
+run_tests "$own" .venv io_uring,poll "not long"
 turn=io_uring
 echo "$installed" | awk '{print $1}' | grep -vx "$own" >target/.pythons || true
 while read -r version; do
@@ -23,8 +23,11 @@ while read -r version; do
     echo "== build for CPython $version ($python)"
     if "${MAKE:-make}" --no-print-directory build VENV=".venv-$version" PYTHON="$python" \
         TARGET_DIR="target/python-$version"; then
-        run_tests "$version" ".venv-$version" "${TEST_DRIVERS:-$turn}" \
-            "--ignore=tests/test_steady.py"
+        if [ -n "${EVERYTHING:-}" ]; then
+            run_tests "$version" ".venv-$version" io_uring,poll "not long"
+        else
+            run_tests "$version" ".venv-$version" $turn "not long and not wire"
+        fi
         [ $turn = poll ] && turn=io_uring || turn=poll
     else
         failed="$failed $version"
