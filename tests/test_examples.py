@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.client import Answer, Client, page
+from tests.client import Answer, Client, page, request
 from tests.conftest import Start
 from tests.load import Exchange, Plan, run
 from tests.server import Server
@@ -23,6 +24,26 @@ def test_hello(start: Start) -> None:
         assert client.get("/hello/you").whole() == page("hello you", utf8)
         assert client.get("/hello/gr%C3%BCn").whole() == page("hello grün", utf8)
         assert client.get("/goodbye").status == 404
+
+
+def test_streams(start: Start) -> None:
+    server = start(app="examples.streams:app")
+    with server.client() as client:
+        data = bytes(range(256)) * 8192
+        digest = hashlib.sha256(data).hexdigest()
+        answer = client.request("PUT", "/upload", data).json()
+        assert answer == {"bytes": len(data), "sha256": digest}
+        rows = "".join(f"{number},{number * number}\n" for number in range(100_000))
+        assert client.get("/numbers").whole()[3] == rows.encode()
+        source = Path("examples/streams.py").read_bytes()
+        assert client.get("/source").body == source
+        part = client.get("/source", "Range: bytes=0-99")
+        assert (part.status, part.body) == (206, source[:100])
+    with server.client() as client:
+        client.send(request("GET", "/clock"))
+        got = b""
+        while b"event: tick\n" not in got:
+            got += client.socket.recv(4096)
 
 
 @pytest.fixture
