@@ -102,7 +102,7 @@ class RulePlanter(Planter):
             for name in names:
                 whole = name.format(driver) if "{}" in name else f"{name}[{driver}]"
                 tests.append(f"{TESTS}::{whole}")
-        env = {**os.environ, "PYTHONPATH": str(self.site)}
+        env = {**os.environ, "PYTHONPATH": str(self.site), "COLUMNS": "250"}
         pytest = [str(PYTHON), "-m", "pytest", "-q", "-p", "no:cacheprovider"]
         command = [*pytest, "--drivers", drivers, *tests]
         ran = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
