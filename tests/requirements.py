@@ -270,6 +270,7 @@ SYNTAX = (
             raw("GET / HTTP/1.1\rHost: t\r\n\r\n"),
             raw("GET /\rX HTTP/1.1\r\nHost: t\r\n\r\n"),
             raw("GET / HTTP/1.1\r\nHost: t\rX: y\r\n\r\n"),
+            raw("GET / HTTP/1.1\r\nHost: t\r\nX: a\rb\r\n\r\n"),
             raw("GET / HTTP/1.1\r\nHost: t\r\nX\r: y\r\n\r\n"),
             raw("\rGET / HTTP/1.1\r\nHost: t\r\n\r\n"),
         ),
@@ -300,7 +301,8 @@ SYNTAX = (
         "9112 §2.2",
         "ours",
         "How many empty lines are ignored is left open.",
-        "The fifth is refused with 400: nobody waits for a request that is only line ends.",
+        "The fifth is refused with 400: nobody waits for a request that is only line ends. A "
+        "connection that brings nothing else in `read_timeout` is closed silently.",
         refuses(400, b"\r\n" * 5 + PROBE, b"\r\n" * 100),
     ),
     Row(
@@ -1018,6 +1020,7 @@ BODIES = (
             (chunked(b"body"), "body"),
             (chunked(b"a", b"bc", b"def"), "abcdef"),
             (b"A\r\n0123456789\r\na\r\n0123456789\r\n0\r\n\r\n", "01234567890123456789"),
+            (b"10\r\n0123456789abcdef\r\n0\r\n\r\n", "0123456789abcdef"),
             (b"0000000000000004\r\nbody\r\n0000\r\n\r\n", "body"),
             (chunked(b"a\r\n0\r\n\r\nb"), "a\r\n0\r\n\r\nb"),
         ),
@@ -1038,6 +1041,7 @@ BODIES = (
             b"4\r\nbody0\r\n\r\n",
             b"4\r\nbody\n0\r\n\r\n",
             b"4\r\nbody\r0\r\n\r\n",
+            b"4\r\nbodyX\n0\r\n\r\n",
             b"0\r\n\n",
         ),
     ),
@@ -1159,7 +1163,6 @@ BODIES = (
         (
             Fixture(((b"GET / HTTP/1.1\r\nHost", (refused(400),)),), "ends"),
             Fixture(((b"GET / HTTP/1.1\r\nHost: t\r\n", (refused(400),)),), "ends"),
-            Fixture(((PROBE, (HELLO,)),), "ends"),
         ),
     ),
     Row(
@@ -1169,6 +1172,17 @@ BODIES = (
         "A request whose body is shorter than said is incomplete.",
         "No handler gets it, and nobody is answered.",
         test="test_incomplete_body_reaches_no_handler",
+    ),
+    Row(
+        "half-closed",
+        "9112 §9.6",
+        "ours",
+        "A client may end its side after its last request.",
+        "What came before the end is answered; then we close.",
+        (
+            Fixture(((PROBE, (HELLO,)),), "ends"),
+            Fixture(((PROBE + ask("POST /seen", body=b"body"), (HELLO, got("body"))),), "ends"),
+        ),
     ),
 )
 
@@ -1689,6 +1703,57 @@ ANSWERS = (
     ),
 )
 
+LIMITS = (
+    Row(
+        "field-count",
+        "9110 §5.4",
+        "ours",
+        "How many fields a request has is left open.",
+        "Any number that `max_header_size` has room for.",
+        each(HELLO, *(ask("GET /", *["a:"] * count) for count in (16, 63, 64, 90))),
+    ),
+    Row(
+        "body-rate",
+        "9112 §9.5",
+        "ours",
+        "A client may be as slow as it likes.",
+        "A body below `min_body_rate` after its first `read_timeout` gets 408 and a close; only "
+        "the time that we wait for the client counts.",
+        test="test_slow_body_is_408",
+    ),
+    Row(
+        "write-timeout",
+        "9112 §9.5",
+        "ours",
+        "A client may never read its answer.",
+        "Closed after `write_timeout` in which it took nothing.",
+        test="test_answer_that_nobody_reads_is_given_up",
+    ),
+    Row(
+        "handler-timeout",
+        "9110 §15.6.4",
+        "ours",
+        "A handler may never end.",
+        "503 with `Retry-After` after `handler_timeout`, at its next wait.",
+        test="test_handler_over_its_time_is_503",
+    ),
+    Row(
+        "handler-fails",
+        "9110 §15.6.1",
+        "ours",
+        "A handler may raise anything.",
+        "500, nothing of the error in it, and the connection goes on.",
+        each(
+            refused(500, close=False),
+            ask("GET /raise"),
+            *(
+                ask(f"GET /raise/{name}")
+                for name in ("SystemExit", "GreenletExit", "BaseException")
+            ),
+        ),
+    ),
+)
+
 PARTS: dict[str, tuple[Row, ...]] = {
     "Messages": SYNTAX,
     "Request line": REQUEST_LINE,
@@ -1699,6 +1764,7 @@ PARTS: dict[str, tuple[Row, ...]] = {
     "Connections": CONNECTIONS,
     "Expectations": EXPECTATIONS,
     "Answers": ANSWERS,
+    "Limits, and handlers that fail": LIMITS,
 }
 ROWS: dict[str, Row] = {row.id: row for rows in PARTS.values() for row in rows}
 

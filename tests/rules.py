@@ -23,6 +23,7 @@ ENGINE = "crates/server/src/engine.rs"
 OPTIONS = "crates/server/src/options.rs"
 RECEIVE = "crates/server/src/receive.rs"
 RESPOND = "crates/server/src/respond.rs"
+TIMEOUTS = "crates/server/src/timeouts.rs"
 ROUTER = "crates/server/src/router.rs"
 PY_REQUEST = "crates/python/src/request.rs"
 PY_RESPONSE = "crates/python/src/response.rs"
@@ -408,6 +409,12 @@ RULES: tuple[Rule, ...] = (
         "return self.begin_close(key);",
     ),
     out(
+        "half-closed",
+        RECEIVE,
+        "Outcome::EndOfStream => {\n                connection.peer_ended = true;",
+        "Outcome::EndOfStream => {\n                return self.begin_close(key);",
+    ),
+    out(
         "incomplete-body",
         RECEIVE,
         "            self.begin_close(key);\n            return Ok(false);",
@@ -563,7 +570,7 @@ RULES: tuple[Rule, ...] = (
         "date-moves",
         ENGINE,
         "            self.date.update(time.as_secs());\n",
-        "            if self.date_ms <= 1000 { self.date.update(time.as_secs()); }\n",
+        "            if self.stats.turns < 3 { self.date.update(time.as_secs()); }\n",
     ),
     out("server-field", RESPOND, "[usize::from(server.is_empty())..", "[1.."),
     out("redirect", PY_RESPONSE, 'b"Location", location', 'b"X-Location", location'),
@@ -572,6 +579,39 @@ RULES: tuple[Rule, ...] = (
         PY_WORKER,
         'format!("{status} {}\\n", reason(status))',
         "String::from(&reason(status)[..0])",
+    ),
+    # Limits, and handlers that fail
+    out(
+        "field-count",
+        HEAD,
+        "TooManyHeaders) => parse_many(window, start, limits, arena)",
+        "TooManyHeaders) => Err(HeadError::TooLarge)",
+    ),
+    out(
+        "body-rate",
+        RECEIVE,
+        "< self.config.min_body_rate * waited_ms",
+        "< self.config.min_body_rate * 0",
+    ),
+    out("write-timeout", TIMEOUTS, "if untaken >= connection.untaken {", "if false {"),
+    out(
+        "handler-timeout",
+        RESPOND,
+        "            && self.config.handler_timeout_ms > 0\n",
+        "            && false\n",
+    ),
+    out(
+        "handler-fails",
+        PY_WORKER,
+        "let status = if is_timeout { 503 } else { 500 };",
+        "let status = if is_timeout { 503 } else { 200 };",
+    ),
+    out(
+        "blank-lines-silent",
+        TIMEOUTS,
+        "!connection.input.bytes().trim_ascii().is_empty()",
+        "!connection.input.bytes().is_empty()",
+        "timeouts",
     ),
     out(
         "splitting",

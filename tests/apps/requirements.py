@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from theframework import Framework, Request, Response
+from greenlet import GreenletExit
+from theframework import Framework, Request, Response, sleep
 from theframework import _framework_core as core
 
 app = Framework()
@@ -129,6 +130,30 @@ def counted(request: Request, response: Response) -> None:
 @app.route("/raise")
 def raising(request: Request, response: Response) -> None:
     raise RuntimeError("a secret detail")
+
+
+class Strange(BaseException):
+    """Neither an Exception nor one that Python ends by."""
+
+
+@app.route("/raise/{name}")
+def raising_other(request: Request, response: Response) -> None:
+    kinds: dict[str, type[BaseException]] = {
+        "SystemExit": SystemExit,
+        "GreenletExit": GreenletExit,
+        "BaseException": Strange,
+    }
+    raise kinds[request.params["name"]]("a secret detail")
+
+
+@app.route("/sleep")
+def sleeping(request: Request, response: Response) -> None:
+    sleep(30)
+
+
+@app.route("/large")
+def large(request: Request, response: Response) -> None:
+    response.write("x" * (32 << 20))
 
 
 @app.route("/stats")

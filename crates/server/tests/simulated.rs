@@ -379,6 +379,22 @@ fn a_refused_head_gets_no_body_however_bad_it_is() {
 }
 
 #[test]
+fn empty_lines_alone_are_no_request_that_is_late() {
+    for (bytes, is_told) in [("\r\n\r\n", false), ("\r\nG", true)] {
+        let mut world = World::new(Config {
+            read_timeout_ms: 100,
+            ..Config::default()
+        });
+        let client = world.client();
+        world.send(client, bytes);
+        world.wait(200);
+        let answer = world.received(client);
+        assert_eq!(answer.starts_with("HTTP/1.1 408 "), is_told, "{answer}");
+        assert!(is_told || answer.is_empty(), "{answer}");
+    }
+}
+
+#[test]
 fn the_server_is_named_in_refusals_too() {
     let mut world = World::new(Config {
         server: b"sim".to_vec(),
