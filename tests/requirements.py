@@ -174,6 +174,9 @@ def bodiless(expected: Expected) -> Expected:
 
 
 HELLO = text("hello")
+STREAMED = Expected(
+    (200, "OK", {"transfer-encoding": ["chunked"], "content-type": [TEXT_UTF8]}, b"hello")
+)
 CONTINUE = Expected((100, "Continue", {}, b""))
 ALLOWED = "BREW, DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
 OPTIONS_OF_SERVER = answer(204, "", None, allow=ALLOWED)
@@ -1179,10 +1182,7 @@ BODIES = (
         "ours",
         "A client may end its side after its last request.",
         "What came before the end is answered; then we close.",
-        (
-            Fixture(((PROBE, (HELLO,)),), "ends"),
-            Fixture(((PROBE + ask("POST /seen", body=b"body"), (HELLO, got("body"))),), "ends"),
-        ),
+        test="test_request_before_a_half_close_is_answered",
     ),
 )
 
@@ -1387,7 +1387,8 @@ EXPECTATIONS = (
         "MUST",
         "Answer `100-continue` with 100 or a final answer, before waiting for the content; after "
         "100, send a final answer.",
-        "100 once the head has passed routing and limits and no byte of the body is there.",
+        "100 once the head has passed routing and limits and no byte of the body is there; on a "
+        "route that streams, when its handler begins to read.",
         (
             Fixture(
                 (
@@ -1403,6 +1404,13 @@ EXPECTATIONS = (
                         (CONTINUE,),
                     ),
                     (chunked(b"body"), (text("counted"),)),
+                ),
+                "keeps",
+            ),
+            Fixture(
+                (
+                    (ask("POST /upload", _EXPECT, "Content-Length: 4"), (CONTINUE,)),
+                    (b"body", (text("body"),)),
                 ),
                 "keeps",
             ),
@@ -1432,7 +1440,8 @@ EXPECTATIONS = (
         "9110 §10.1.1",
         "SHOULD",
         "A final answer before the content was read says whether the connection is closed.",
-        "Refusals that the head is enough for come without 100, and close.",
+        "Refusals that the head is enough for come without 100, and close; so do answers of "
+        "handlers that stream and do not read.",
         (
             *(
                 closes(ask(line, _EXPECT, "Content-Length: 4"), expected, waits=True)
@@ -1441,6 +1450,11 @@ EXPECTATIONS = (
                     ("POST /", refused(405, allow="GET, HEAD")),
                     ("MAKE /", refused(501)),
                 )
+            ),
+            closes(
+                ask("POST /unread", _EXPECT, "Content-Length: 4"),
+                text("hello", connection="close"),
+                waits=True,
             ),
             *refuses(413, ask("POST /seen", _EXPECT, "Content-Length: 999")),
             *refuses(400, ask("POST /seen/%zz", _EXPECT, "Content-Length: 4")),
@@ -1535,6 +1549,8 @@ ANSWERS = (
             keeps(ask("HEAD /bytes"), bodiless(answer(200, b"\0", "application/octet-stream"))),
             keeps(ask("HEAD /redirect"), bodiless(answer(302, "", None, location="/elsewhere"))),
             keeps(ask("HEAD /status/299"), bodiless(text("body", 299))),
+            keeps(ask("HEAD /stream"), bodiless(STREAMED)),
+            keeps(ask("HEAD /stream-of-5"), bodiless(HELLO)),
         ),
     ),
     Row(
@@ -1604,6 +1620,46 @@ ANSWERS = (
             keeps(ask("GET /framing"), text("ok")),
             keeps(ask("HEAD /framing"), bodiless(text("ok"))),
         ),
+    ),
+    Row(
+        "chunked-sent",
+        "9112 §7.1",
+        "MUST",
+        "A chunked body is chunks of at least a byte, the last chunk and an empty line.",
+        "What is streamed without a length is chunked; a piece of no bytes is not sent.",
+        (
+            keeps(ask("GET /stream"), STREAMED),
+            keeps(ask("GET /stream") * 2, STREAMED, STREAMED),
+            keeps(ask("GET /stream-of-5"), HELLO),
+        ),
+    ),
+    Row(
+        "coding-to-1.0",
+        "9112 §6.1",
+        "MUST NOT",
+        "Send `Transfer-Encoding` only to HTTP/1.1.",
+        "To HTTP/1.0 a stream without a length ends with the connection.",
+        test="test_streamed_answer_of_1_0_ends_with_the_connection",
+    ),
+    Row(
+        "coding-without-content",
+        "9112 §6.1, §6.3",
+        "MUST NOT",
+        "Send no `Transfer-Encoding` with 1xx and 204.",
+        "Nor with 205 and 304: what the handler streams is dropped.",
+        tuple(
+            keeps(ask(f"GET /stream/{status}"), answer(status, "", TEXT_UTF8))
+            for status in (204, 205, 304)
+        ),
+    ),
+    Row(
+        "answer-cut-off",
+        "9112 §8",
+        "MUST",
+        "An answer that ends before its framing says so is incomplete.",
+        "When a handler fails after the head was sent, the connection ends there, without a last "
+        "chunk, so that the client can tell.",
+        test="test_answer_that_fails_is_seen_to_be_incomplete",
     ),
     Row(
         "field-once",

@@ -19,6 +19,7 @@ ANSWER = "crates/http/src/response.rs"
 STATUS = "crates/http/src/status.rs"
 TARGET = "crates/http/src/target.rs"
 CLOSE = "crates/server/src/close.rs"
+DOWNLOAD = "crates/server/src/download.rs"
 ENGINE = "crates/server/src/engine.rs"
 OPTIONS = "crates/server/src/options.rs"
 RECEIVE = "crates/server/src/receive.rs"
@@ -59,6 +60,9 @@ def _pairs(condition: str, change: str) -> str:
     """For each two bytes `a`, `b` that the condition holds for, `change` what is at `i`."""
     loop = "for i in 1..owned.len() { let (a, b) = (owned[i - 1], owned[i]);"
     return f"{loop} if {condition} {{ {change} }} }}"
+
+
+_FRAMING = "    match exchange.head.framing {\n        Framing::Length(len) if len > max_body"
 
 
 def _option(call: str) -> tuple[str, str]:
@@ -274,26 +278,23 @@ RULES: tuple[Rule, ...] = (
     out(
         "body-of-any-method",
         RECEIVE,
-        "    exchange.decoder = None;\n    match exchange.head.framing {",
-        "    exchange.decoder = None;\n"
+        _FRAMING,
         "    if matches!(exchange.head.method, Method::Get | Method::Head | Method::Delete)"
-        " { exchange.head.framing = Framing::None; }\n    match exchange.head.framing {",
+        " { exchange.head.framing = Framing::None; }\n" + _FRAMING,
     ),
     out(
         "no-body",
         RECEIVE,
-        "    exchange.decoder = None;\n    match exchange.head.framing {",
-        "    exchange.decoder = None;\n"
+        _FRAMING,
         "    if exchange.head.method == Method::Post && exchange.head.framing == Framing::None"
-        " { exchange.head.framing = Framing::Length(1); }\n    match exchange.head.framing {",
+        " { exchange.head.framing = Framing::Length(1); }\n" + _FRAMING,
     ),
     out(
         "length",
         RECEIVE,
-        "    exchange.decoder = None;\n    match exchange.head.framing {",
-        "    exchange.decoder = None;\n"
+        _FRAMING,
         "    if let Framing::Length(len @ 1..) = exchange.head.framing"
-        " { exchange.head.framing = Framing::Length(len - 1); }\n    match exchange.head.framing {",
+        " { exchange.head.framing = Framing::Length(len - 1); }\n" + _FRAMING,
     ),
     out(
         "length-invalid",
@@ -450,14 +451,14 @@ RULES: tuple[Rule, ...] = (
     out(
         "whole-body-read",
         RESPOND,
-        "let consumed = exchange.input_len();",
-        "let consumed = exchange.head.len as usize;",
+        "            .consume(exchange.input_len(), &mut self.inputs);",
+        "            .consume(exchange.head.len as usize, &mut self.inputs);",
     ),
     out(
         "pipelining",
         RESPOND,
-        "connection.input.consume(consumed, &mut self.inputs);",
-        "let _ = consumed;\n        connection.input.clear(&mut self.inputs);",
+        "            .consume(exchange.input_len(), &mut self.inputs);",
+        "            .clear(&mut self.inputs);",
     ),
     out(
         "lingering",
@@ -529,21 +530,22 @@ RULES: tuple[Rule, ...] = (
     out(
         "head-without-content",
         RESPOND,
-        "let is_silent = exchange.head.method.is_head() || ",
-        "let is_silent = ",
+        "                exchange.head.method.is_head() || forbids_body(status)",
+        "                forbids_body(status)",
     ),
     out(
         "head-without-content-in-refusals",
         RESPOND,
-        "let is_head = is_head || asks_for_head(connection.input.bytes());",
-        "let is_head = is_head || false && asks_for_head(connection.input.bytes());",
+        "is_head || is_unparsed && asks_for_head",
+        "is_head || false && asks_for_head",
         "head-without-content",
     ),
     out(
         "head-fields",
         RESPOND,
-        "ContentLength::Known(bytes.len() as u64)",
-        "ContentLength::Known(if exchange.head.method.is_head() { 0 } else { bytes.len() as u64 })",
+        "ContentLength::Known(body.as_bytes().len() as u64)",
+        "ContentLength::Known(if exchange.head.method.is_head() { 0 }"
+        " else { body.as_bytes().len() as u64 })",
     ),
     out(
         "status-line",
@@ -558,11 +560,35 @@ RULES: tuple[Rule, ...] = (
     out(
         "length-sent",
         RESPOND,
-        "ContentLength::Known(bytes.len() as u64)",
-        "if bytes.is_empty() { ContentLength::None } else "
-        "{ ContentLength::Known(bytes.len() as u64) }",
+        "ContentLength::Known(body.as_bytes().len() as u64)",
+        "if body.as_bytes().is_empty() { ContentLength::None } else "
+        "{ ContentLength::Known(body.as_bytes().len() as u64) }",
     ),
     out("one-framing", ANSWER, "if !is_servers(name) {", "if true || !is_servers(name) {"),
+    out(
+        "chunked-sent",
+        DOWNLOAD,
+        "if len == 0 || exchange.sending == Sending::Nothing {",
+        "if exchange.sending == Sending::Nothing {",
+    ),
+    out(
+        "coding-to-1.0",
+        DOWNLOAD,
+        "None if is_old => Sending::UntilClose,",
+        "None if is_old => Sending::Chunked,",
+    ),
+    out(
+        "coding-without-content",
+        DOWNLOAD,
+        "_ if forbids_body(status) => ContentLength::None,",
+        "_ if false => ContentLength::None,",
+    ),
+    out(
+        "answer-cut-off",
+        DOWNLOAD,
+        "self.conclude(connection_key, exchange, true);",
+        "let closes = exchange.closes;\n        self.conclude(connection_key, exchange, closes);",
+    ),
     out("field-once", PY_RESPONSE, "self.set(name, value, true)", "self.set(name, value, false)"),
     out("content-type", PY_RESPONSE, "if !is_empty && !engine", "if false && !engine"),
     out("date", ANSWER, "if !has_date {", "if has_date {"),
@@ -590,8 +616,8 @@ RULES: tuple[Rule, ...] = (
     out(
         "body-rate",
         RECEIVE,
-        "< self.config.min_body_rate * waited_ms",
-        "< self.config.min_body_rate * 0",
+        "< config.min_body_rate.saturating_mul(waited_ms)",
+        "< config.min_body_rate.saturating_mul(0)",
     ),
     out("write-timeout", TIMEOUTS, "if untaken >= connection.untaken {", "if false {"),
     out(
@@ -603,8 +629,8 @@ RULES: tuple[Rule, ...] = (
     out(
         "handler-fails",
         PY_WORKER,
-        "let status = if is_timeout { 503 } else { 500 };",
-        "let status = if is_timeout { 503 } else { 200 };",
+        "        None => 500,\n    };",
+        "        None => 200,\n    };",
     ),
     out(
         "blank-lines-silent",

@@ -188,6 +188,34 @@ def test_incomplete_body_reaches_no_handler(strict: Server) -> None:
     assert strict.get("/counted").body == before
 
 
+def test_request_before_a_half_close_is_answered(strict: Server) -> None:
+    """The handler still runs when the client's end is noticed."""
+    with strict.client() as client:
+        client.send(PROBE + request("GET", "/nap"))
+        client.half_close()
+        for _ in range(2):
+            read(client, HELLO)
+        client.assert_closed()
+
+
+def test_streamed_answer_of_1_0_ends_with_the_connection(strict: Server) -> None:
+    for fields in ((), ("Connection: keep-alive",)):
+        with strict.client() as client:
+            client.send(requirements.ask("GET /stream", *fields, version="HTTP/1.0"))
+            head, body = client.read_to_end().split(b"\r\n\r\n")
+            names = {line.split(b":")[0].lower() for line in head.split(b"\r\n")[1:]}
+            assert (names, body) == ({b"date", b"content-type", b"connection"}, b"hello")
+            assert b"\r\nConnection: close" in head
+
+
+def test_answer_that_fails_is_seen_to_be_incomplete(strict: Server) -> None:
+    with strict.client() as client:
+        client.send(request("GET", "/stream-fails"))
+        head, body = client.read_to_end().split(b"\r\n\r\n")
+        assert b"\r\nTransfer-Encoding: chunked" in head
+        assert body == b"3\r\nhel\r\n"
+
+
 def test_refusal_reaches_a_client_that_goes_on_sending(strict: Server) -> None:
     """An unread byte at the close would be a reset, and that would destroy the answer."""
     with strict.client() as client:

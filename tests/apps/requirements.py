@@ -151,6 +151,45 @@ def sleeping(request: Request, response: Response) -> None:
     sleep(30)
 
 
+@app.route("/nap")
+def napping(request: Request, response: Response) -> None:
+    sleep(0.2)
+    response.write("hello")
+
+
+@app.route("/stream")
+def stream(request: Request, response: Response) -> None:
+    """A piece of no bytes must not look like the end."""
+    response.stream(["hel", "", "lo"])
+
+
+@app.route("/stream/{code}")
+def stream_status(request: Request, response: Response) -> None:
+    response.set_status(int(request.params["code"]))
+    response.stream(["body"])
+
+
+@app.route("/stream-of-5")
+def stream_of_5(request: Request, response: Response) -> None:
+    response.stream(["hel", "lo"], content_length=5)
+
+
+@app.route("/stream-fails")
+def stream_fails(request: Request, response: Response) -> None:
+    response.stream(["hel"])
+    raise RuntimeError("a secret detail")
+
+
+@app.route("/upload", methods=["POST"], stream=True)
+def upload(request: Request, response: Response) -> None:
+    response.write(b"".join(request.stream()).decode())
+
+
+@app.route("/unread", methods=["POST"], stream=True)
+def unread(request: Request, response: Response) -> None:
+    response.write("hello")
+
+
 @app.route("/large")
 def large(request: Request, response: Response) -> None:
     response.write("x" * (32 << 20))
