@@ -1068,7 +1068,7 @@ BODIES = (
         (
             *chunks_decoded(
                 (b'4;a=b;c="d e"\r\nbody\r\n0;last\r\n\r\n', "body"),
-                (b"4; a\t=\tb\r\nbody\r\n0;\r\n\r\n", "body"),
+                (b"4; a\t=\tb\r\nbody\r\n0; c\r\n\r\n", "body"),
             ),
             *chunks_refused(
                 400,
@@ -1089,7 +1089,7 @@ BODIES = (
             *chunks_decoded((b"4;" + b"a" * 255 + b"\r\nbody\r\n0\r\n\r\n", "body")),
             *chunks_refused(400, b"4;" + b"a" * 256 + b"\r\nbody\r\n0\r\n\r\n"),
             *chunks_decoded(((b"1;" + b"a" * 255 + b"\r\nx\r\n") * 64 + b"0\r\n\r\n", "x" * 64)),
-            *chunks_refused(400, (b"1;" + b"a" * 255 + b"\r\nx\r\n") * 64 + b"0;\r\n\r\n"),
+            *chunks_refused(400, (b"1;" + b"a" * 255 + b"\r\nx\r\n") * 64 + b"0;a\r\n\r\n"),
         ),
     ),
     Row(

@@ -585,9 +585,10 @@ RULES: tuple[Rule, ...] = (
     ),
     out(
         "answer-cut-off",
-        DOWNLOAD,
-        "self.conclude(connection_key, exchange, true);",
-        "let closes = exchange.closes;\n        self.conclude(connection_key, exchange, closes);",
+        RESPOND,
+        "            self.conclude(connection_key, exchange, true);\n            return false;",
+        "            let closes = exchange.closes;\n"
+        "            self.conclude(connection_key, exchange, closes);\n            return false;",
     ),
     out("field-once", PY_RESPONSE, "self.set(name, value, true)", "self.set(name, value, false)"),
     out("content-type", PY_RESPONSE, "if !is_empty && !engine", "if false && !engine"),
