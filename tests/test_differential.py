@@ -315,13 +315,6 @@ RULES: list[Rule] = [
         _has(rb" HTTP/[02-9]\."),
     ),
     Rule(
-        LOOSER,
-        "gunicorn",
-        "a method in small letters, or of fewer than 3 or more than 20 letters",
-        "RFC 9110 §9.1: any token is a method; a route has to have it",
-        _says("InvalidRequestMethod"),
-    ),
-    Rule(
         STRICTER,
         "h11 httptools gunicorn",
         "a method that no route has and that is not one of the usual",
@@ -330,7 +323,7 @@ RULES: list[Rule] = [
     ),
     Rule(
         STRICTER,
-        "h11 httptools",
+        "h11",
         "an https target",
         "RFC 9110 §7.4: refused on a connection without TLS, by 421",
         lambda case: case.ours.why == "421",
