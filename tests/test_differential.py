@@ -316,17 +316,10 @@ RULES: list[Rule] = [
     ),
     Rule(
         STRICTER,
-        "h11 httptools gunicorn",
+        "h11 gunicorn",
         "a method that no route has and that is not one of the usual",
         "RFC 9110 §9.1: 501; the others leave it to the application",
         lambda case: case.ours.why == "501" and _has_odd_method(case),
-    ),
-    Rule(
-        STRICTER,
-        "h11",
-        "an https target",
-        "RFC 9110 §7.4: refused on a connection without TLS, by 421",
-        lambda case: case.ours.why == "421",
     ),
     Rule(
         FIELDS,
