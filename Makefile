@@ -23,7 +23,7 @@ BUILT := $(VENV)/.built
 RUST_SOURCES := Cargo.toml Cargo.lock $(wildcard crates/*/Cargo.toml) \
 	$(shell find crates -name '*.rs' 2>/dev/null)
 
-.PHONY: help build run test test-long fuzz sanitize simulate mutations soak lint fmt bench docs clean check-tools system-packages
+.PHONY: help build run test test-long fuzz sanitize simulate mutations rules soak lint fmt bench docs clean check-tools system-packages
 
 help: ## list the commands
 	@awk -F ' ?## ' '/^[a-z-]+:.*## /{sub(/:.*/, "", $$1); printf "make %-10s %s\n", $$1, $$2}' \
@@ -41,7 +41,7 @@ test: build system-packages ## run all tests, on every CPython that is installed
 test-long: build system-packages ## run the tests that take minutes
 	EVERYTHING=1 tools/test-pythons.sh
 	$(BIN)/pytest -m long -s
-	$(MAKE) --no-print-directory simulate mutations sanitize fuzz soak
+	$(MAKE) --no-print-directory simulate mutations rules sanitize fuzz soak
 
 fuzz: ## run the fuzz targets, each for SECONDS
 	CARGO_TARGET_DIR=$(abspath $(TARGET_DIR)) tools/fuzz.sh $(SECONDS)
@@ -52,6 +52,9 @@ simulate: ## run REQUESTS simulated requests with faults, or the one seed SEED w
 
 mutations: ## plant faults in the sources, and see that the simulator finds each
 	tools/mutations.py
+
+rules: build ## take each rule of HTTP out of the sources, and see that its tests fail
+	tools/rules.py
 
 soak: build ## ten minutes of mixed good and bad clients, memory watched, on DRIVER
 	$(BIN)/python -m tests.soak --driver $(DRIVER)
@@ -76,6 +79,7 @@ bench: build ## measure beside other servers
 
 docs: build ## write the generated pages
 	$(BIN)/python -m theframework.settings > docs/settings.md
+	$(BIN)/python -m tests.requirements > docs/http.md
 
 clean: ## remove all that was built, .venv too
 	rm -rf .venv .venv-* target .pytest_cache .mypy_cache .ruff_cache

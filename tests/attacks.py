@@ -575,7 +575,7 @@ CLASSES: dict[str, Attack] = {
     "end of the head by CR CR": refused(b"GET / HTTP/1.1\r\nHost: t\r\r"),
     "end of the head by CR LF CR": refused(b"GET / HTTP/1.1\r\nHost: t\r\n\rX"),
     # Very long things.
-    "long method": refused(b"G" * 10_000 + b" / HTTP/1.1\r\nHost: t\r\n\r\n"),
+    "long method": refused(b"G" * 10_000 + b" / HTTP/1.1\r\nHost: t\r\n\r\n", 501),
     "long target": refused(b"GET /" + b"a" * 10_000 + b" HTTP/1.1\r\nHost: t\r\n\r\n", 414),
     "long target without end": refused(b"GET /" + b"a" * 40_000, 414),
     "long field name": refused(GET + b"X" * 40_000 + b": y\r\n\r\n", 431),

@@ -9,6 +9,7 @@ use crate::naive_chunked::{Outcome, decode_all};
 const TIGHT: ChunkedLimits = ChunkedLimits {
     max_body: 40,
     max_extension: 12,
+    max_extensions: 20,
     max_trailer: 40,
 };
 

@@ -329,7 +329,10 @@ fn judge(client: &Client) {
         sent = &sent[len..];
         let head = parse_all(before, &LIMITS);
         // Also a refusal of its body is an answer to HEAD, which has none.
-        let is_head = head.as_ref().is_some_and(|head| head.method == b"HEAD");
+        let is_head = match &head {
+            Some(head) => head.method == b"HEAD",
+            None => before.trim_ascii_start().starts_with(b"HEAD "),
+        };
         let may_continue = head.is_some_and(|head| head.expects_continue);
         let Some(answer) = Answer::read(&mut read, is_head, is_cut, may_continue) else {
             assert!(

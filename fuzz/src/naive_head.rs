@@ -77,18 +77,34 @@ pub fn parse_all(bytes: &[u8], limits: &HeadLimits) -> Option<Parsed> {
     if values("content-type").len() > 1 {
         return None;
     }
-    let expects = values("expect");
-    let is_continue = |value: &&[u8]| value.eq_ignore_ascii_case(b"100-continue");
-    if version == Version::Http11 && !expects.iter().all(is_continue) {
+    let list = |name: &str| -> Vec<Vec<u8>> {
+        let whole = values(name).join(&b',');
+        let elements = whole.split(|&byte| byte == b',').map(trim);
+        let elements = elements.filter(|element| !element.is_empty());
+        elements.map(<[u8]>::to_ascii_lowercase).collect()
+    };
+    let expects = list("expect");
+    if version == Version::Http11 && expects.iter().any(|value| value != b"100-continue") {
         return None;
     }
-    let options: Vec<_> = values("connection")
-        .join(&b',')
-        .split(|&byte| byte == b',')
-        .map(|option| trim(option).to_ascii_lowercase())
-        .collect();
+    let options = list("connection");
     let has_option = |option: &str| options.iter().any(|known| known == option.as_bytes());
     let (form, path, query, host) = split_target(method, target)?;
+    let framing = framing(
+        version,
+        &values("content-length"),
+        &values("transfer-encoding"),
+    )?;
+    let keep_alive =
+        !has_option("close") && (version == Version::Http11 || has_option("keep-alive"));
+    if let Some(host) = &host {
+        for (_, value) in fields
+            .iter_mut()
+            .filter(|(name, _)| name.eq_ignore_ascii_case(b"host"))
+        {
+            value.clone_from(host);
+        }
+    }
     Some(Parsed {
         method: method.to_vec(),
         version,
@@ -97,14 +113,9 @@ pub fn parse_all(bytes: &[u8], limits: &HeadLimits) -> Option<Parsed> {
         path,
         query,
         host: host.or(host_field),
-        keep_alive: !has_option("close")
-            && (version == Version::Http11 || has_option("keep-alive")),
+        keep_alive,
         expects_continue: version == Version::Http11 && !expects.is_empty(),
-        framing: framing(
-            version,
-            &values("content-length"),
-            &values("transfer-encoding"),
-        )?,
+        framing,
         len,
         fields,
     })

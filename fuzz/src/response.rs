@@ -165,10 +165,15 @@ fn expected(
             }
         }
     }
-    match plan.connection {
-        Connection::Default => {}
-        Connection::Close => all.push(("Connection".to_owned(), b"close".to_vec())),
-        Connection::KeepAlive => all.push(("Connection".to_owned(), b"keep-alive".to_vec())),
+    let option = match plan.connection {
+        Connection::Default => None,
+        Connection::Close => Some("close"),
+        Connection::KeepAlive => Some("keep-alive"),
+    };
+    let upgrade = has("upgrade").then_some("upgrade");
+    let options: Vec<_> = option.into_iter().chain(upgrade).collect();
+    if !options.is_empty() {
+        all.push(("Connection".to_owned(), options.join(", ").into_bytes()));
     }
     all
 }

@@ -68,17 +68,21 @@ pub struct ChunkedLimits {
     pub max_body: u64,
     /// The longest extension of one chunk, its first `;` included; a longer one is answered by 400.
     pub max_extension: usize,
+    /// The longest extensions of all chunks of a body together (RFC 9112 §7.1.1 asks for such a limit);
+    /// longer ones are answered by 400.
+    pub max_extensions: usize,
     /// The longest trailer section, line ends included but not the empty line after it; a longer one is
     /// answered by 431.
     pub max_trailer: usize,
 }
 
 impl Default for ChunkedLimits {
-    /// 1 MiB of body, 256 bytes of extension per chunk, 8 KiB of trailers.
+    /// 1 MiB of body, 256 bytes of extension per chunk and 16 KiB for all, 8 KiB of trailers.
     fn default() -> Self {
         Self {
             max_body: 1024 * 1024,
             max_extension: 256,
+            max_extensions: 16 * 1024,
             max_trailer: 8192,
         }
     }
@@ -92,7 +96,7 @@ pub enum ChunkedError {
     BadChunkSize,
     /// A chunk extension is not as RFC 9112 §7.1.1 has it.
     BadExtension,
-    /// A chunk extension is over its limit.
+    /// A chunk extension, or all of them together, is over its limit.
     ExtensionTooLong,
     /// A line, or the data of a chunk, does not end in CRLF.
     BadLineEnd,
@@ -228,6 +232,7 @@ pub struct ChunkedDecoder {
     /// The size being read, then what is missing of the chunk.
     chunk_left: u64,
     extension_max: u32,
+    extensions_left: u32,
     trailer_left: u32,
     /// Bytes of the current extension, or of the current trailer's name.
     line_len: u32,
@@ -247,6 +252,7 @@ impl ChunkedDecoder {
             body_left: limits.max_body,
             chunk_left: 0,
             extension_max: u32::try_from(limits.max_extension).unwrap_or(u32::MAX),
+            extensions_left: u32::try_from(limits.max_extensions).unwrap_or(u32::MAX),
             trailer_left: u32::try_from(limits.max_trailer).unwrap_or(u32::MAX),
             line_len: 0,
             forbidden: 0,
@@ -438,6 +444,10 @@ impl ChunkedDecoder {
             return Err(ChunkedError::ExtensionTooLong);
         }
         self.line_len += 1;
+        self.extensions_left = self
+            .extensions_left
+            .checked_sub(1)
+            .ok_or(ChunkedError::ExtensionTooLong)?;
         Ok(State::Extension(next))
     }
 

@@ -128,6 +128,7 @@ pub struct Head {
     /// How the body is delimited.
     pub framing: Framing,
     /// Name and value of each field, in order, as received but without the white space around values.
+    /// One exception: with an authority in the target, the value of `Host` is that (RFC 9112 §3.2.2).
     pub fields: ArenaSlice<[Span; 2]>,
 }
 
@@ -241,18 +242,18 @@ pub enum HeadError {
 }
 
 impl HeadError {
-    /// The status that answers it: 400, 414, 417, 431, 501, 503 or 505.
+    /// The status that answers it: 400, 414, 417, 431, 501, 503 or 505. A method longer than any that
+    /// is known is one that is not implemented (RFC 9112 §3).
     #[must_use]
     pub const fn status(self) -> u16 {
         match self {
             Self::TargetTooLong => 414,
             Self::ExpectationFailed => 417,
             Self::TooLarge => 431,
-            Self::TransferCodingUnknown => 501,
+            Self::TransferCodingUnknown | Self::MethodTooLong => 501,
             Self::OutOfMemory => 503,
             Self::VersionNotSupported => 505,
             Self::Malformed
-            | Self::MethodTooLong
             | Self::TargetInvalid
             | Self::VersionInvalid
             | Self::FieldNameInvalid
@@ -564,6 +565,13 @@ fn finish(
     }?;
 
     facts.check_host(version)?;
+    // RFC 9112 §3.2.2: what `Host` says is ignored then, so nobody above gets to see it.
+    if let (Some(authority), Some(host)) = (target.authority, facts.host) {
+        let table = arena.get_mut(fields);
+        for [_, value] in table.iter_mut().filter(|[_, value]| *value == host) {
+            *value = authority;
+        }
+    }
     let framing = facts.framing(version)?;
     let expects_continue = facts.expects_continue(version)?;
     Ok(Head {
@@ -631,10 +639,11 @@ impl Facts {
         match name.len() {
             4 if name.eq_ignore_ascii_case(b"host") => self.note_host(value, span),
             6 if name.eq_ignore_ascii_case(b"expect") => {
-                if value.eq_ignore_ascii_case(b"100-continue") {
-                    self.expects_continue = true;
-                } else {
-                    self.expects_other = true;
+                // A list, of which empty elements are ignored (RFC 9110 §5.6.1.2).
+                for expectation in value.split(|&b| b == b',').map(trim_ows) {
+                    let is_continue = expectation.eq_ignore_ascii_case(b"100-continue");
+                    self.expects_continue |= is_continue;
+                    self.expects_other |= !is_continue && !expectation.is_empty();
                 }
                 Ok(())
             }

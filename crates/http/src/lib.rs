@@ -45,7 +45,7 @@ pub use response::{
     CONTINUE, Connection, ContentLength, InvalidHeader, LAST_CHUNK, ResponseHead, simple_response,
     validate_name, validate_value, write_chunk_header, write_head,
 };
-pub use status::{forbids_body, is_valid, reason};
+pub use status::{forbids_body, is_empty, is_final, is_valid, reason};
 pub use target::{
     BadEncoding, decode_for_routing, decode_form, decode_param, decode_path, query_pairs,
 };

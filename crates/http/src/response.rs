@@ -6,7 +6,8 @@
 //!
 //! Invariants: the fields of framing and connection (`Content-Length`, `Transfer-Encoding`, `Connection`)
 //! are the server's: the user's are dropped; each of them is written at most once, and so are `Date` and
-//! `Server`, of which the user's own win. On `OutOfMemory` nothing was written.
+//! `Server`, of which the user's own win. A user's `Upgrade` is named in `Connection`. On `OutOfMemory`
+//! nothing was written.
 //!
 //! What it does not do: it writes no body but that of [`simple_response`], and does not decide the framing.
 
@@ -131,6 +132,7 @@ where
 {
     let mut has_date = false;
     let mut has_server = false;
+    let mut has_upgrade = false;
     let mut fields_len = 0;
     for (name, value) in head.fields.clone() {
         debug_assert!(
@@ -141,6 +143,7 @@ where
         match name.len() {
             4 => has_date |= name.eq_ignore_ascii_case(b"date"),
             6 => has_server |= name.eq_ignore_ascii_case(b"server"),
+            7 => has_upgrade |= name.eq_ignore_ascii_case(b"upgrade"),
             _ => {}
         }
     }
@@ -174,17 +177,21 @@ where
             ContentLength::Chunked => out.extend(b"Transfer-Encoding: chunked\r\n")?,
         }
     }
-    match head.connection {
-        Connection::Default => {}
-        Connection::Close => out.extend(b"Connection: close\r\n")?,
-        Connection::KeepAlive => out.extend(b"Connection: keep-alive\r\n")?,
-    }
+    // Who sends `Upgrade` says in `Connection` that it is for this connection (RFC 9110 §7.8).
+    out.extend(match (head.connection, has_upgrade) {
+        (Connection::Default, false) => b"",
+        (Connection::Default, true) => b"Connection: upgrade\r\n",
+        (Connection::Close, false) => b"Connection: close\r\n",
+        (Connection::Close, true) => b"Connection: close, upgrade\r\n",
+        (Connection::KeepAlive, false) => b"Connection: keep-alive\r\n",
+        (Connection::KeepAlive, true) => b"Connection: keep-alive, upgrade\r\n",
+    })?;
     out.extend(b"\r\n")
 }
 
 /// Bytes of a head without its fields and without the value of `Server`: the status line with the
 /// longest reason (under 64), `Date`, `Server`, the longest framing and connection fields, the empty line.
-const FIXED_LEN_MAX: usize = 17 + 64 + 37 + 10 + 38 + 24 + 2;
+const FIXED_LEN_MAX: usize = 17 + 64 + 37 + 10 + 38 + 33 + 2;
 
 /// Fields that only the server writes.
 #[inline]

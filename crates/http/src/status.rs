@@ -26,6 +26,20 @@ pub const fn is_valid(status: u16) -> bool {
     status >= 100 && status <= 599
 }
 
+/// Whether a response that ends an exchange may have this status: 200 to 599. With 1xx there is more to
+/// come (RFC 9110 §15.2).
+#[must_use]
+pub const fn is_final(status: u16) -> bool {
+    status >= 200 && is_valid(status)
+}
+
+/// Whether a response has a body of no bytes, whatever the handler wrote, and says so: 205 (RFC 9110
+/// §15.3.6). It is not among those that end with their head.
+#[must_use]
+pub const fn is_empty(status: u16) -> bool {
+    status == 205
+}
+
 /// Whether a response with this status never has a body, whatever its fields say: 1xx, 204, 304
 /// (RFC 9112 §6.3, rule 1).
 #[must_use]
@@ -63,6 +77,8 @@ mod tests {
     fn validity_and_bodies() {
         assert!(is_valid(100) && is_valid(599) && !is_valid(99) && !is_valid(600) && !is_valid(0));
         assert!(forbids_body(100) && forbids_body(199) && forbids_body(204) && forbids_body(304));
+        assert!(is_final(200) && is_final(599) && !is_final(199) && !is_final(600));
+        assert!(is_empty(205) && !is_empty(204) && !is_empty(200));
         assert!(!forbids_body(200) && !forbids_body(205) && !forbids_body(404));
     }
 }

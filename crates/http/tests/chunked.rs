@@ -13,6 +13,7 @@ use theframework_http::{ChunkedDecoder, ChunkedError, ChunkedLimits};
 const LIMITS: ChunkedLimits = ChunkedLimits {
     max_body: 100,
     max_extension: 12,
+    max_extensions: 30,
     max_trailer: 40,
 };
 
@@ -294,6 +295,16 @@ fn bad_extensions() {
 }
 
 #[test]
+fn extensions_of_all_chunks_have_a_limit_together() {
+    let three = "1;23456789\r\nx\r\n".repeat(3);
+    good(format!("{three}0;ab\r\n\r\n").as_bytes(), b"xxx");
+    assert_eq!(
+        check(format!("{three}0;abc\r\n\r\n").as_bytes()),
+        Err(ChunkedError::ExtensionTooLong)
+    );
+}
+
+#[test]
 fn bad_trailers() {
     for bytes in [
         &b"0\r\nX\r\n\r\n"[..],
@@ -375,6 +386,7 @@ fn bodies_over_the_limit() {
     let none = ChunkedLimits {
         max_body: 0,
         max_extension: 0,
+        max_extensions: 0,
         max_trailer: 0,
     };
     assert_eq!(check_with(b"0\r\n\r\n", none), Ok(Some((vec![], 5))));
@@ -481,6 +493,7 @@ fn encoded() -> impl Strategy<Value = (Vec<u8>, Vec<u8>)> {
 const ROOMY: ChunkedLimits = ChunkedLimits {
     max_body: 1000,
     max_extension: 12,
+    max_extensions: 72,
     max_trailer: 100,
 };
 

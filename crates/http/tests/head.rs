@@ -242,6 +242,7 @@ fn a_method_of_32_bytes_passes() {
         HeadError::MethodTooLong
     );
     assert_eq!(parse(&[b'M'; 33]), Err(HeadError::MethodTooLong));
+    assert_eq!(HeadError::MethodTooLong.status(), 501);
 }
 
 // ---- request line ----
@@ -423,6 +424,8 @@ fn absolute_form() {
             (target, Some(host))
         );
         assert_eq!((head.path.as_str(), head.query.as_deref()), (path, query));
+        // The field says the same, whatever it said.
+        assert_eq!(head.fields, [("Host".to_owned(), host.as_bytes().to_vec())]);
         let head = parse_head(&bytes, &HeadLimits::default(), &mut arena())
             .unwrap()
             .unwrap();
@@ -977,7 +980,11 @@ fn connection_reuse() {
 #[test]
 fn expectations() {
     assert!(good(&get_with("Expect: 100-Continue\r\nContent-Length: 1\r\n")).expects_continue);
-    for value in ["200-ok", "100-continue, x", "100", "", "\"100-continue\""] {
+    // Empty elements of a list are ignored.
+    assert!(good(&get_with("Expect: , 100-continue,\r\n")).expects_continue);
+    assert!(!good(&get_with("Expect: ,\r\n")).expects_continue);
+    assert!(!good(&get_with("Expect:\r\n")).expects_continue);
+    for value in ["200-ok", "100-continue, x", "100", "\"100-continue\""] {
         assert_eq!(
             bad(&get_with(&format!("Expect: {value}\r\n"))),
             HeadError::ExpectationFailed,

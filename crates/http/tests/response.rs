@@ -146,6 +146,29 @@ fn the_users_date_and_server_win() {
 }
 
 #[test]
+fn an_upgrade_is_named_in_connection() {
+    for (connection, expected) in [
+        (Connection::Default, "upgrade"),
+        (Connection::Close, "close, upgrade"),
+        (Connection::KeepAlive, "keep-alive, upgrade"),
+    ] {
+        assert_eq!(
+            written(
+                426,
+                None,
+                ContentLength::None,
+                connection,
+                &[(b"UPGRADE", b"h2c")]
+            ),
+            format!(
+                "HTTP/1.1 426 Upgrade Required\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nUPGRADE: h2c\r\n\
+                 Connection: {expected}\r\n\r\n"
+            )
+        );
+    }
+}
+
+#[test]
 fn heads_are_appended() {
     let mut out = write_arena();
     for _ in 0..200 {

@@ -9,7 +9,9 @@
 //! the second is full too, the handler waits until the client has taken the first. A large piece is
 //! sent from where it is.
 
-use theframework_http::{ContentLength, LAST_CHUNK, Version, forbids_body, write_chunk_header};
+use theframework_http::{
+    ContentLength, LAST_CHUNK, Version, forbids_body, is_empty, is_final, write_chunk_header,
+};
 use theframework_io::{Driver, KeptBytes, Write};
 use theframework_memory::{Key, OutOfMemory};
 
@@ -86,7 +88,8 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
     }
 
     /// Writes the head of a response whose body follows: of `length` bytes, or chunked, or for an
-    /// HTTP/1.0 client up to the end of the connection. The handler's time limit ends here. False if
+    /// HTTP/1.0 client up to the end of the connection. What is said of the status at
+    /// [`respond`](Self::respond) holds here too. The handler's time limit ends here. False if
     /// there is nobody to answer, or it was written before.
     pub fn start_response(
         &mut self,
@@ -107,8 +110,10 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
         if let Some(timer) = exchange.handler_timer.take() {
             self.wheel.cancel(timer);
         }
+        let status = if is_final(status) { status } else { 500 };
         let is_old = exchange.head.version == Version::Http10;
-        exchange.sending = if exchange.head.method.is_head() || forbids_body(status) {
+        let is_silent = exchange.head.method.is_head() || forbids_body(status) || is_empty(status);
+        exchange.sending = if is_silent {
             Sending::Nothing
         } else {
             match length {
@@ -119,6 +124,7 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
         };
         let length = match length {
             _ if forbids_body(status) => ContentLength::None,
+            _ if is_empty(status) => ContentLength::Known(0),
             Some(length) => ContentLength::Known(length),
             None if is_old => ContentLength::None,
             None => ContentLength::Chunked,

@@ -19,7 +19,7 @@ use crate::exchange::{
 use crate::file::SentFile;
 use crate::input::InputPool;
 use crate::output::WritePool;
-use crate::router::Router;
+use crate::router::{Found, Router};
 use crate::timeouts::{tick_of_ms, tick_of_us};
 use crate::token::{self, Kind};
 
@@ -275,7 +275,8 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
         self.driver.now_us()
     }
 
-    /// Takes the next complete request off the ready queue; it is then with its handler.
+    /// Takes the next complete request off the ready queue; it is then with its handler. `None` when the
+    /// queue is empty, or the engine has answered that request itself.
     pub fn next_ready(&mut self) -> Option<ExchangeId> {
         if self.next_in_pipeline.is_none() {
             self.pipeline_run = 0;
@@ -288,6 +289,11 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             if let Some(exchange) = self.exchanges.get_mut(key) {
                 exchange.progress = Progress::Running;
                 exchange.started_ms = self.now_ms;
+                if exchange.found == Found::Server {
+                    self.answer_options(ExchangeId(key));
+                    // What is left on the queue comes with the next call, or the next turn.
+                    return None;
+                }
                 return Some(ExchangeId(key));
             }
         }

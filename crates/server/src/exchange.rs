@@ -307,7 +307,8 @@ impl<'a, B: KeptBytes> RequestView<'a, B> {
         match self.exchange.found {
             Found::Endpoint { endpoint, .. } => Route::Endpoint(endpoint),
             Found::MethodNotAllowed { .. } => Route::MethodNotAllowed,
-            Found::Nothing => Route::NotFound,
+            // Nobody gets to see the latter: the engine answers it.
+            Found::Nothing | Found::Server => Route::NotFound,
         }
     }
 
@@ -317,6 +318,7 @@ impl<'a, B: KeptBytes> RequestView<'a, B> {
             Found::MethodNotAllowed { path } | Found::Endpoint { path, .. } => {
                 self.router.allow(path)
             }
+            Found::Server => self.router.allow_of_server(),
             Found::Nothing => String::new(),
         }
     }

@@ -28,6 +28,7 @@ mod exchange;
 mod fields;
 mod file;
 mod input;
+mod options;
 mod origin;
 mod output;
 mod peers;

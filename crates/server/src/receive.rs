@@ -1,7 +1,7 @@
 //! From received bytes to a request on the ready queue.
 
 use theframework_http::{
-    BadEncoding, ChunkedDecoder, ChunkedLimits, Framing, HeadLimits, TargetForm,
+    BadEncoding, ChunkedDecoder, ChunkedLimits, Framing, Head, HeadLimits, Method, TargetForm,
     decode_for_routing, find_head_end, is_ambiguous_name, parse_head,
 };
 use theframework_io::{Driver, Errno, Interest, KeptBytes, Outcome, Space};
@@ -557,6 +557,10 @@ fn unless_zero(limit: u64) -> u64 {
 enum RouteFailure {
     Encoding,
     Memory,
+    /// The method.
+    NotImplemented,
+    /// An `https` target on a connection that is not secured.
+    Misdirected,
 }
 
 impl From<OutOfMemory> for RouteFailure {
@@ -605,6 +609,8 @@ fn begin<B>(
     route(exchange, bytes, router, scratch).map_err(|failure| match failure {
         RouteFailure::Encoding => Some(400),
         RouteFailure::Memory => Some(503),
+        RouteFailure::NotImplemented => Some(501),
+        RouteFailure::Misdirected => Some(421),
     })?;
     let limit = router.stream_limit(exchange.found);
     exchange.streams = limit.is_some();
@@ -633,10 +639,17 @@ fn route<B>(
     scratch: &mut Vec<u8>,
 ) -> Result<(), RouteFailure> {
     let head = &exchange.head;
-    let raw = match head.target_form {
-        TargetForm::Asterisk => b"*",
-        _ => head.path_or_root(bytes),
-    };
+    let name = head.method_span.of(bytes);
+    if !router.implements(head.method, name) {
+        return Err(RouteFailure::NotImplemented);
+    }
+    if head.target_form != TargetForm::Origin && is_for_server(head, bytes)? {
+        exchange.found = Found::Server;
+        exchange.decoded_path = ArenaSlice::default();
+        exchange.params = ArenaSlice::default();
+        return Ok(());
+    }
+    let raw = head.path_or_root(bytes);
     // Checks the encoding of the whole path too, so that `request.path` can rely on it.
     let path = decode_for_routing(raw, scratch)?;
     let is_as_received = std::ptr::eq(path.as_ptr(), raw.as_ptr());
@@ -649,7 +662,6 @@ fn route<B>(
     };
     let mut spans = [Span::default(); PARAMS_MAX];
     let mut count = 0;
-    let name = head.method_span.of(bytes);
     exchange.found = router.find(path, head.method, name, |value| {
         // The value is a part of `base`, so the distance of their addresses is its offset.
         let start = value.as_ptr() as usize - base.as_ptr() as usize;
@@ -662,4 +674,20 @@ fn route<B>(
         exchange.arena.alloc_copy(&spans[..count])?
     };
     Ok(())
+}
+
+/// Whether a target that is not just a path stands for the server as a whole.
+fn is_for_server(head: &Head, bytes: &[u8]) -> Result<bool, RouteFailure> {
+    if head.target_form != TargetForm::Absolute {
+        return Ok(true);
+    }
+    // RFC 9110 §7.4: such a request must not be served, and there is no TLS here. A gateway that has
+    // ended it says so in fields of its own.
+    const HTTPS: &[u8] = b"https:";
+    let scheme = head.target.of(bytes).get(..HTTPS.len());
+    if scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(HTTPS)) {
+        return Err(RouteFailure::Misdirected);
+    }
+    // RFC 9112 §3.2.4: `OPTIONS http://host` is `OPTIONS *`, asked of a proxy.
+    Ok(head.method == Method::Options && head.path.is_empty() && head.query.is_none())
 }

@@ -2,7 +2,7 @@
 
 use theframework_http::{
     CONTINUE, Connection as ConnectionField, ContentLength, InvalidHeader, ResponseHead, Version,
-    forbids_body, simple_response, validate_name, validate_value, write_head,
+    forbids_body, is_empty, is_final, simple_response, validate_name, validate_value, write_head,
 };
 use theframework_io::{Driver, KeptBytes, Outcome, SEND_AT_ONCE_MAX, Write};
 use theframework_memory::{Key, OutOfMemory};
@@ -100,8 +100,9 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
     }
 
     /// Ends the exchange with a complete response. It is joined with what else the connection has
-    /// finished, and submitted when the batch ends at the latest. False if the exchange is over, or
-    /// its response was started: that one is then aborted.
+    /// finished, and submitted when the batch ends at the latest. A status that no final response may
+    /// have becomes 500; what may have no body (204, 205, 304) is sent without. False if the exchange is
+    /// over, or its response was started: that one is then aborted.
     pub fn respond(&mut self, ExchangeId(key): ExchangeId, status: u16, body: Body<'_, B>) -> bool {
         let Some(exchange) = self.take_exchange(key) else {
             return false;
@@ -117,9 +118,13 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
         };
         let closes = exchange.is_last() || self.drain.is_some();
         if connection.ending == Ending::No {
-            let is_silent = exchange.head.method.is_head() || forbids_body(status);
+            let status = if is_final(status) { status } else { 500 };
+            let is_silent =
+                exchange.head.method.is_head() || forbids_body(status) || is_empty(status);
             let length = if forbids_body(status) {
                 ContentLength::None
+            } else if is_empty(status) {
+                ContentLength::Known(0)
             } else {
                 ContentLength::Known(body.as_bytes().len() as u64)
             };
@@ -361,18 +366,18 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             .connections
             .get_mut(key)
             .and_then(|connection| connection.exchange.take());
+        let is_unparsed = exchange.is_none();
         if let Some(exchange) = exchange {
             self.end_exchange(exchange);
         }
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        let extra: &[(&[u8], &[u8])] = if status == 503 {
-            &[(b"Retry-After", b"1")]
-        } else {
-            &[]
-        };
+        let server = self.config.server.as_slice();
+        let extra: [(&[u8], &[u8]); 2] = [(b"Server", server), (b"Retry-After", b"1")];
+        let extra = &extra[usize::from(server.is_empty())..1 + usize::from(status == 503)];
         let date = self.date.as_bytes();
+        let is_head = is_head || is_unparsed && asks_for_head(connection.input.bytes());
         let result = writable(&mut connection.output, &mut self.writes).and_then(|write| {
             simple_response(write.arena_mut(), status, date, extra, true, is_head)
         });
@@ -443,4 +448,10 @@ pub(crate) fn writable<'a, B: KeptBytes>(
         Some(write) => Ok(write),
         None => Err(OutOfMemory),
     }
+}
+
+/// Whether a request is one for HEAD although its head cannot be parsed: no answer to it has a body
+/// (RFC 9110 §9.3.2).
+fn asks_for_head(bytes: &[u8]) -> bool {
+    bytes.trim_ascii_start().starts_with(b"HEAD ")
 }

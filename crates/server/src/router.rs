@@ -44,9 +44,16 @@ struct Path {
 /// What a path and method lead to. Cheap to copy; names are asked of the router.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Found {
-    Endpoint { path: u32, endpoint: u32 },
-    MethodNotAllowed { path: u32 },
+    Endpoint {
+        path: u32,
+        endpoint: u32,
+    },
+    MethodNotAllowed {
+        path: u32,
+    },
     Nothing,
+    /// The server as a whole: `OPTIONS *`.
+    Server,
 }
 
 /// The route table of an application.
@@ -89,6 +96,10 @@ impl Router {
                 .all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
         {
             return Err(RouteError::Pattern(format!("{method:?} is not a method")));
+        }
+        // Its target is a host and a port: it could never match.
+        if method == "CONNECT" {
+            return Err(RouteError::Pattern("CONNECT has no path".to_owned()));
         }
         let index = match self.paths.iter().position(|path| path.pattern == pattern) {
             Some(index) => index,
@@ -177,19 +188,41 @@ impl Router {
         &self.paths[path as usize].params
     }
 
+    /// Whether there is anything that could answer this method: it is one of those that every server
+    /// knows, or some path has it (RFC 9110 §9.1: else 501, whatever the path).
+    pub(crate) fn implements(&self, method: Method, name: &[u8]) -> bool {
+        match method {
+            Method::Connect => false,
+            Method::Other | Method::Trace => self
+                .paths
+                .iter()
+                .flat_map(|path| &path.methods)
+                .any(|(known, _)| known.as_bytes() == name),
+            _ => true,
+        }
+    }
+
     /// The `Allow` field of a path: its methods, and HEAD where there is GET.
     pub(crate) fn allow(&self, path: u32) -> String {
-        let mut names: Vec<&str> = self.paths[path as usize]
-            .methods
-            .iter()
-            .map(|(name, _)| name.as_str())
-            .collect();
-        if names.contains(&"GET") && !names.contains(&"HEAD") {
-            names.push("HEAD");
-        }
-        names.sort_unstable();
-        names.join(", ")
+        allow_of(&self.paths[path as usize..=path as usize], &[])
     }
+
+    /// The `Allow` field of the server as a whole: what some path allows, and OPTIONS.
+    pub(crate) fn allow_of_server(&self) -> String {
+        allow_of(&self.paths, &["OPTIONS"])
+    }
+}
+
+fn allow_of(paths: &[Path], more: &[&str]) -> String {
+    let names = paths.iter().flat_map(|path| &path.methods);
+    let mut names: Vec<&str> = names.map(|(name, _)| name.as_str()).collect();
+    names.extend(more);
+    if names.contains(&"GET") {
+        names.push("HEAD");
+    }
+    names.sort_unstable();
+    names.dedup();
+    names.join(", ")
 }
 
 fn param_names(pattern: &str) -> Vec<String> {
@@ -272,5 +305,35 @@ mod tests {
             router.add("/x", "GE T", 3),
             Err(RouteError::Pattern(_))
         ));
+        assert!(matches!(
+            router.add("/x", "CONNECT", 3),
+            Err(RouteError::Pattern(_))
+        ));
+    }
+
+    #[test]
+    fn what_is_implemented_is_well_known_or_has_a_route() {
+        let mut router = Router::new();
+        let implements = |router: &Router, name: &str| {
+            router.implements(Method::from_bytes(name.as_bytes()), name.as_bytes())
+        };
+        for (name, is_known) in [
+            ("GET", true),
+            ("PATCH", true),
+            ("TRACE", false),
+            ("CONNECT", false),
+            ("BREW", false),
+            ("get", false),
+        ] {
+            assert_eq!(implements(&router, name), is_known, "{name}");
+        }
+        assert_eq!(router.allow_of_server(), "OPTIONS");
+        router.add("/pot", "BREW", 1).unwrap();
+        router.add("/pot", "GET", 2).unwrap();
+        router.add("/other", "GET", 3).unwrap();
+        router.add("/other", "HEAD", 4).unwrap();
+        assert!(implements(&router, "BREW") && !implements(&router, "brew"));
+        assert_eq!(router.allow_of_server(), "BREW, GET, HEAD, OPTIONS");
+        assert_eq!(router.allow(1), "GET, HEAD");
     }
 }

@@ -114,8 +114,11 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             return;
         };
         match connection.ending {
-            // In the middle of a head or body: the client is told why.
-            Ending::No if connection.exchange.is_some() || connection.input.len() > 0 => {
+            // In the middle of a head or body: the client is told why. Empty lines are no request.
+            Ending::No
+                if connection.exchange.is_some()
+                    || !connection.input.bytes().trim_ascii().is_empty() =>
+            {
                 let is_head = connection
                     .exchange
                     .and_then(|key| self.exchanges.get(key))

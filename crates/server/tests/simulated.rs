@@ -284,9 +284,126 @@ fn a_body_may_be_as_large_as_the_limit_and_no_larger() {
 fn a_request_for_the_server_as_a_whole_is_not_one_for_its_first_page() {
     let mut world = World::new(Config::default());
     let client = world.client();
-    world.send(client, "OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n");
-    let id = world.next();
-    assert_eq!(world.engine.request(id).unwrap().route(), Route::NotFound);
+    let request = "OPTIONS * HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nab";
+    world.send(client, request.repeat(3));
+    let id = world.ask(client);
+    assert_eq!(
+        world.engine.request(id).unwrap().route(),
+        Route::Endpoint(0)
+    );
+    world.engine.respond(id, 200, Body::Copied(b"page"));
+    world.wait(1);
+    let answers = world.received(client);
+    let answers: Vec<_> = answers.split_inclusive("\r\n\r\n").collect();
+    assert_eq!(answers.len(), 5, "{answers:?}");
+    for answer in &answers[..3] {
+        assert!(
+            answer.starts_with("HTTP/1.1 204 ")
+                && answer.contains("\r\nAllow: GET, HEAD, OPTIONS\r\n")
+        );
+    }
+    assert_eq!(answers[4], "page");
+}
+
+#[test]
+fn what_cannot_be_served_here_is_refused() {
+    for (line, status) in [
+        ("CONNECT a:80", 501),
+        ("TRACE /", 501),
+        ("BREW /nowhere", 501),
+        ("OPTIONS /", 0),
+        ("GET HTTPS://x/", 421),
+        ("OPTIONS https://x", 421),
+        ("GET http://x", 0),
+    ] {
+        let mut world = World::new(Config::default());
+        let client = world.client();
+        world.send(client, format!("{line} HTTP/1.1\r\nHost: x\r\n\r\n"));
+        world.wait(10);
+        let answer = world.received(client);
+        if status == 0 {
+            assert!(world.engine.next_ready().is_some(), "{line}");
+        } else {
+            let expected = format!("HTTP/1.1 {status} ");
+            assert!(answer.starts_with(&expected), "{line}: {answer}");
+        }
+    }
+}
+
+#[test]
+fn a_response_has_a_final_status_and_no_body_that_it_may_not_have() {
+    for (status, sent, length) in [
+        (200, 200, Some(9)),
+        (204, 204, None),
+        (205, 205, Some(0)),
+        (304, 304, None),
+        (100, 500, Some(9)),
+        (199, 500, Some(9)),
+        (0, 500, Some(9)),
+        (600, 500, Some(9)),
+    ] {
+        let mut world = World::new(Config::default());
+        let client = world.client();
+        let id = world.ask(client);
+        world.engine.respond(id, status, Body::Copied(b"some text"));
+        world.wait(1);
+        let answer = world.received(client);
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with(&format!("HTTP/1.1 {sent} ")), "{answer}");
+        let said = head.split("Content-Length: ").nth(1);
+        let said = said.map(|text| text.lines().next().unwrap().parse().unwrap());
+        assert_eq!(
+            (said, body.len()),
+            (length, length.unwrap_or(0)),
+            "{answer}"
+        );
+    }
+}
+
+#[test]
+fn a_refused_head_gets_no_body_however_bad_it_is() {
+    for request in [
+        "HEAD / HTTP/1.1\r\n\r\n",
+        "\r\nHEAD / HTTP/1.1\r\nX : y\r\n\r\n",
+    ] {
+        let mut world = World::new(Config::default());
+        let client = world.client();
+        world.send(client, request);
+        world.wait(1);
+        let answer = world.received(client);
+        assert!(
+            answer.starts_with("HTTP/1.1 400 ") && answer.ends_with("\r\n\r\n"),
+            "{answer}"
+        );
+    }
+}
+
+#[test]
+fn empty_lines_alone_are_no_request_that_is_late() {
+    for (bytes, is_told) in [("\r\n\r\n", false), ("\r\nG", true)] {
+        let mut world = World::new(Config {
+            read_timeout_ms: 100,
+            ..Config::default()
+        });
+        let client = world.client();
+        world.send(client, bytes);
+        world.wait(200);
+        let answer = world.received(client);
+        assert_eq!(answer.starts_with("HTTP/1.1 408 "), is_told, "{answer}");
+        assert!(is_told || answer.is_empty(), "{answer}");
+    }
+}
+
+#[test]
+fn the_server_is_named_in_refusals_too() {
+    let mut world = World::new(Config {
+        server: b"sim".to_vec(),
+        ..Config::default()
+    });
+    let client = world.client();
+    world.send(client, "nonsense\r\n\r\n");
+    world.wait(1);
+    assert!(world.received(client).contains("\r\nServer: sim\r\n"));
 }
 
 #[test]

@@ -744,8 +744,10 @@ impl<'a> Writer<'a> {
     fn dripping(&mut self, ids: &mut impl Iterator<Item = u32>) {
         self.kind = "dripping";
         let Some(id) = ids.next() else { return };
+        // Whether 408 has a body for HEAD depends on how much of that word has come.
         let wanted = Wanted {
             action: "now",
+            is_get: true,
             ..Wanted::default()
         };
         self.request(id, wanted);

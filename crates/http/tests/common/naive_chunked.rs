@@ -10,6 +10,7 @@ pub type Outcome = Result<Option<(Vec<u8>, usize)>, ChunkedError>;
 pub fn decode_all(bytes: &[u8], limits: ChunkedLimits) -> Outcome {
     let mut at = 0;
     let mut body = Vec::new();
+    let mut in_extensions = 0;
     loop {
         let digits = bytes[at..]
             .iter()
@@ -28,7 +29,8 @@ pub fn decode_all(bytes: &[u8], limits: ChunkedLimits) -> Outcome {
             Some(_) => return Err(ChunkedError::BadChunkSize),
         }
         let (extension, may_end) = extensions(&bytes[at..]);
-        if extension > limits.max_extension {
+        in_extensions += extension;
+        if extension > limits.max_extension || in_extensions > limits.max_extensions {
             return Err(ChunkedError::ExtensionTooLong);
         }
         at += extension;
