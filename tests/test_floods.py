@@ -103,6 +103,16 @@ def test_a_field_that_is_repeated_costs_as_much_as_others(
     assert fields["equal_fields"].server_seconds < 1.8 * fields["many_fields"].server_seconds
 
 
+@pytest.mark.parametrize("values", [["x", "x"], ["", ""], ["a", "a", "b"], ["long one", "x", "x"]])
+def test_every_value_of_a_repeated_field_is_joined(start: Start, values: list[str]) -> None:
+    """Also one that is equal to the one before: a bug was found by a flood of such fields."""
+    server = start()
+    fields = [f"{name}: {value}" for value in values for name in ("X-Many", "Cookie")]
+    headers = server.get("/request", *fields).json()["headers"]
+    assert headers["x-many"] == ", ".join(values)
+    assert headers["cookie"] == "; ".join(values)
+
+
 # Others are served
 
 
