@@ -1,8 +1,8 @@
 """Programs and libraries that people use, against a running server.
 
 Each does what it is used for: uploads (small, large, of a length that is not known before),
-downloads, event streams, redirects, HEAD, and many requests over one connection, which the server
-counts.
+downloads, ranges of files, event streams, redirects, HEAD, and many requests over one connection,
+which the server counts.
 """
 
 from __future__ import annotations
@@ -39,8 +39,10 @@ REUSED = 200
 
 @pytest.fixture(scope="module")
 def _running(driver: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    log_path = tmp_path_factory.mktemp("clients") / "log"
-    server = Server(command("run", APP, "--port", "0"), log_path)
+    folder = tmp_path_factory.mktemp("clients")
+    (folder / "large.bin").write_bytes(LARGE)
+    environment = {"FILES": str(folder)}
+    server = Server(command("run", APP, "--port", "0"), folder / "log", env=environment)
     yield server
     server.stop()
 
@@ -167,6 +169,31 @@ def test_curl_downloads(curl: Callable[..., bytes], url: str) -> None:
     assert curl(f"{url}/large/1600000") == b"0123456789abcdef" * 100_000
 
 
+def test_curl_takes_ranges(curl: Callable[..., bytes], url: str, tmp_path: Path) -> None:
+    target = f"{url}/file/large.bin"
+    assert curl(target) == LARGE
+    assert curl("-r", "1000-1999", target) == LARGE[1000:2000]
+    assert curl("-r", "-500", target) == LARGE[-500:]
+    # It goes on with what it has.
+    saved = tmp_path / "saved"
+    saved.write_bytes(LARGE[:1_234_567])
+    curl("-C", "-", "-o", str(saved), target)
+    assert saved.read_bytes() == LARGE
+
+
+def test_curl_asks_whether_a_file_has_changed(
+    curl: Callable[..., bytes], server: Server, url: str, tmp_path: Path
+) -> None:
+    target, etag = f"{url}/file/large.bin", str(tmp_path / "etag")
+    server.get("/asked-again")
+    assert curl("--etag-save", etag, target) == LARGE
+    assert curl("--etag-compare", etag, "-w", "%{http_code}", target) == b"304"
+    # By the date of what it has.
+    (tmp_path / "saved").write_bytes(LARGE)
+    assert curl("-z", str(tmp_path / "saved"), "-w", "%{http_code}", target) == b"304"
+    assert server.get("/asked-again").json() == 1
+
+
 def test_curl_shows_events_as_they_come(curl: Callable[..., bytes], url: str) -> None:
     expected = "".join(EVENT.format(number) for number in range(4))
     assert curl("-N", f"{url}/events/4").decode() == expected
@@ -256,6 +283,22 @@ def test_requests_downloads(session: requests.Session, url: str) -> None:
     assert len(session.get(f"{url}/large/16000000", timeout=10).content) == 16_000_000
 
 
+def test_requests_takes_ranges(session: requests.Session, url: str) -> None:
+    def get(**headers: str) -> requests.Response:
+        names = {name.replace("_", "-"): value for name, value in headers.items()}
+        return session.get(f"{url}/file/large.bin", headers=names, timeout=10)
+
+    part = get(Range="bytes=4999000-")
+    assert (part.status_code, part.content) == (206, LARGE[-1000:])
+    assert part.headers["Content-Range"] == "bytes 4999000-4999999/5000000"
+    assert get(Range="bytes=5000000-").status_code == 416
+    etag = part.headers["ETag"]
+    assert get(Range="bytes=0-9", If_Range=etag).content == LARGE[:10]
+    assert get(Range="bytes=0-9", If_Range='"another"').content == LARGE
+    again = get(If_None_Match=etag)
+    assert (again.status_code, again.content) == (304, b"")
+
+
 def test_requests_reads_events(session: requests.Session, url: str) -> None:
     with session.get(f"{url}/events/3", stream=True, timeout=10) as answer:
         assert answer.headers["Content-Type"] == "text/event-stream"
@@ -302,6 +345,11 @@ def test_httpx(url: str, opened: Callable[[], int]) -> None:
         assert client.get("/known/4000000/40/100000").content == PIECES
         with client.stream("GET", "/pieces/40/100000") as answer:
             assert b"".join(answer.iter_raw()) == PIECES
+        assert client.get("/file/large.bin").content == LARGE
+        part = client.get("/file/large.bin", headers={"Range": "bytes=7-70000"})
+        assert (part.status_code, part.content) == (206, LARGE[7:70_001])
+        etag = part.headers["ETag"]
+        assert client.get("/file/large.bin", headers={"If-None-Match": etag}).status_code == 304
         with client.stream("GET", "/events/3") as answer:
             text = "".join(answer.iter_text())
         assert text == "".join(EVENT.format(number) for number in range(3))
@@ -375,6 +423,14 @@ def test_aiohttp(url: str, opened: Callable[[], int]) -> None:
                 assert await answer.read() == PIECES
             async with session.get("/pieces/40/100000") as answer:
                 assert b"".join([piece async for piece in answer.content.iter_any()]) == PIECES
+            async with session.get("/file/large.bin") as answer:
+                assert await answer.read() == LARGE
+            ranged = {"Range": "bytes=7-70000", "If-Range": answer.headers["ETag"]}
+            async with session.get("/file/large.bin", headers=ranged) as answer:
+                assert (answer.status, await answer.read()) == (206, LARGE[7:70_001])
+            known = {"If-None-Match": answer.headers["ETag"]}
+            async with session.get("/file/large.bin", headers=known) as answer:
+                assert (answer.status, await answer.read()) == (304, b"")
             async with session.get("/events/3") as answer:
                 lines = [line.decode() async for line in answer.content]
             assert "".join(lines) == "".join(EVENT.format(number) for number in range(3))
@@ -448,6 +504,7 @@ def test_a_browser(program: Callable[[str], str], server: Server, url: str, tmp_
     reports: list[dict[str, object]] = []
     with server.client() as watcher:
         watcher.get("/reports")
+        watcher.get("/asked-again")
 
         def has_reported() -> bool:
             # Over a connection that is there: the page counts how many it opens.
@@ -466,8 +523,12 @@ def test_a_browser(program: Callable[[str], str], server: Server, url: str, tmp_
         "chunked": len(PIECES),
         "events": [[f"number {number}\nsecond line", str(number)] for number in range(5)],
         "head": ["100000", 0],
+        "part": [206, hashlib.sha256(LARGE[100:300]).hexdigest()],
+        "file": [hashlib.sha256(LARGE).hexdigest()] * 2,
         "moved": [True, "/", "hello world"],
         "moved_upload": len(b"with a body"),
     }
+    # It had the file, and asked whether that has changed.
+    assert server.get("/asked-again").json() == 1
     assert opened in (0, 1), "50 requests one after the other share a connection"
     wait_for(lambda: "browser ClientDisconnected" in seen(server), "the handler is told")

@@ -33,11 +33,16 @@ def test_page_faults_of_a_large_body(
     server = start("--max-body-size", str(64 * MIB), app="tests.apps.main:app")
     body = bytes(mib * MIB)
     with server.client() as client:
-        answers = [client.request("POST", "/typical", body).json()["bytes"] for _ in range(3)]
+
+        def upload(count: int) -> None:
+            for _ in range(count):
+                assert client.request("POST", "/typical", body).json()["bytes"] == len(body)
+
+        # The C library has its heap and its threshold for mapping after a few.
+        upload(10)
         before = page_faults(server)
-        answers += [client.request("POST", "/typical", body).json()["bytes"] for _ in range(3)]
+        upload(3)
         faults = (page_faults(server) - before) / 3 / mib
-    assert answers == [len(body)] * 6
     measured(f"page faults for each MiB of a body of {mib} MiB on {driver}: {faults:.1f}")
     assert faults < 40
 

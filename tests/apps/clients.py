@@ -1,10 +1,12 @@
 """The application of tests/apps/streams.py, with what browsers and other whole clients need too:
-tests/test_clients.py, tests/test_hostile_clients.py and tests/test_floods.py."""
+tests/test_clients.py, tests/test_hostile_clients.py and tests/test_floods.py. The folder of its
+files is FILES in the environment, else docs."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+from pathlib import Path
 
 from theframework import Request, Response, sleep
 
@@ -12,6 +14,7 @@ from tests.apps.streams import app
 
 __all__ = ["app"]
 _reports: list[object] = []
+_folder = Path(os.environ.get("FILES", "docs"))
 
 # Does in a browser what the other clients' tests do one by one, and reports what it saw.
 PAGE = """<!doctype html>
@@ -56,6 +59,13 @@ async function run() {
   report.events = await events("/events/5", 5);
   const head = await fetch("/large/100000", {method: "HEAD"});
   report.head = [head.headers.get("Content-Length"), (await head.text()).length];
+  const part = await fetch("/file/large.bin", {headers: {Range: "bytes=100-299"}});
+  report.part = [part.status, await sha256(await part.arrayBuffer())];
+  report.file = [];
+  for (let time = 0; time < 2; time++) {
+    const file = await fetch("/file/large.bin", {cache: "no-cache"});
+    report.file.push(await sha256(await file.arrayBuffer()));
+  }
   const moved = await fetch("/moved");
   report.moved = [moved.redirected, new URL(moved.url).pathname, await moved.text()];
   const again = await fetch("/moved-upload", {method: "POST", body: "with a body"});
@@ -103,6 +113,23 @@ def upload(request: Request, response: Response) -> None:
 def large(request: Request, response: Response) -> None:
     response.set_header("Content-Type", "application/octet-stream")
     response.write(b"0123456789abcdef" * (int(request.params["size"]) // 16))
+
+
+@app.route("/file/{name}", methods=["GET", "HEAD"])
+def file(request: Request, response: Response) -> None:
+    if "if-none-match" in request.headers:
+        _asked_again.append(request.headers["if-none-match"])
+    response.send_file(_folder / request.params["name"])
+
+
+_asked_again: list[str] = []
+
+
+@app.route("/asked-again")
+def asked_again(request: Request, response: Response) -> None:
+    """How often somebody asked whether a file has changed, since this was asked last."""
+    response.json(len(_asked_again))
+    _asked_again.clear()
 
 
 @app.route("/moved")
