@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """Measure what a byte of a buffered request body costs, in bodies of different sizes.
 
-The server is pinned to core 0 and the client to core 1. Sizes take turns in each round, with the same
-number of bytes in all, over one kept connection; the figure is the median of the worker's CPU time
-(user and system) per byte, beside its page faults. CPU time that others used meanwhile is told.
+The server is pinned to core 0 and the client to core 1. Sizes take turns in each round, with the
+same number of bytes in all, over one kept connection; the figure is the median of the worker's CPU
+time (user and system) per byte, beside its page faults. CPU time that others used is told.
 
-Memory that is free is not equal to memory: a virtual machine may give free pages back to its host
-within seconds (free page reporting), and to touch them again costs 1.5 ns a byte where 0.08 is usual.
-So before each measurement some bodies of the same size pass that do not count.
+New memory does not always cost the same: a virtual machine may give free pages back to its host
+within seconds (free page reporting), and to touch them again then costs 1.5 ns a byte where 0.08 is
+usual. So before each measurement some bodies of the same size pass that do not count.
 """
 
 from __future__ import annotations

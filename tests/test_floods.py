@@ -22,6 +22,8 @@ from tests.hostile import APP
 from tests.server import Server, wait_for
 from tests.test_steady import calls_during
 
+pytestmark = pytest.mark.wire
+
 # What an attacker does packet by packet, or connection by connection.
 ONE_BY_ONE = {
     "connect_and_close": 2000,
