@@ -5,8 +5,9 @@ set -eu
 
 [ "${SYSTEM_PACKAGES:-0}" = 1 ] || exit 0
 wanted=""
-for program in wrk strace curl; do
-    command -v "$program" >/dev/null || wanted="$wanted $program"
+# The program that is looked for, and the package where its name is another.
+for program in wrk strace curl slowhttptest chromium h2load:nghttp2-client; do
+    command -v "${program%%:*}" >/dev/null || wanted="$wanted ${program##*:}"
 done
 [ -n "$wanted" ] || exit 0
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then

@@ -19,6 +19,7 @@ from theframework.errors import StartError
 from theframework.log import logger
 
 _SOMAXCONN = "/proc/sys/net/core/somaxconn"
+_INT_MAX = (1 << 31) - 1
 _IPV4_ANY = "0.0.0.0"  # noqa: S104 - compared with, not bound to
 
 
@@ -53,7 +54,12 @@ class Listener:
 
 
 def open_listeners(
-    addresses: Sequence[Address], *, backlog: int, reuse_port: bool, workers: int
+    addresses: Sequence[Address],
+    *,
+    backlog: int,
+    reuse_port: bool,
+    workers: int,
+    write_timeout: float = 0.0,
 ) -> list[Listener]:
     """Listen on all of `addresses`, or on none and raise `StartError`."""
     _warn_about_somaxconn(backlog)
@@ -65,13 +71,25 @@ def open_listeners(
             else:
                 count = workers if reuse_port else 1
                 only_v6 = _has_ipv4_twin(address, addresses)
-                opened.append(_open_tcp(address, backlog, reuse_port, count, only_v6))
+                options = (reuse_port, only_v6, write_timeout)
+                opened.append(_open_tcp(address, backlog, count, *options))
     except BaseException:
         for listener in opened:
             listener.close()
             listener.remove_file()
         raise
     return opened
+
+
+def _limit_untaken(sock: socket.socket, write_timeout: float) -> None:
+    """Have the kernel drop what a peer does not take for as long as `write_timeout`.
+
+    Accepted sockets inherit it, at no cost. Without it a slow reader holds the kernel's memory for
+    minutes after its connection was closed here: the kernel goes on trying to deliver.
+    """
+    if write_timeout > 0:
+        milliseconds = min(max(round(write_timeout * 1000), 1), _INT_MAX)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
 
 
 def somaxconn() -> int | None:
@@ -99,7 +117,12 @@ def _has_ipv4_twin(address: TcpAddress, addresses: Sequence[Address]) -> bool:
 
 
 def _open_tcp(
-    address: TcpAddress, backlog: int, reuse_port: bool, count: int, only_v6: bool
+    address: TcpAddress,
+    backlog: int,
+    count: int,
+    reuse_port: bool,
+    only_v6: bool,
+    write_timeout: float,
 ) -> Listener:
     family, resolved = _resolve(address)
     sockets: list[socket.socket] = []
@@ -110,6 +133,7 @@ def _open_tcp(
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             # Accepted sockets inherit it.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            _limit_untaken(sock, write_timeout)
             if reuse_port:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             if family == socket.AF_INET6:

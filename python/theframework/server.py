@@ -65,6 +65,7 @@ def _serve(load: Callable[[], Framework], settings: Settings) -> int:
         backlog=settings.backlog,
         reuse_port=settings.reuse_port,
         workers=settings.workers,
+        write_timeout=settings.write_timeout,
     )
     try:
         supervisor = Supervisor(load, settings, listeners, lambda: _announce(listeners, settings))

@@ -31,12 +31,36 @@ impl<B> Default for Filling<B> {
     }
 }
 
+/// From this size on the C library maps memory for each body anew, and unmaps it: its threshold adapts
+/// up to here only.
+const MAPPED_MIN: usize = 32 << 20;
+const HUGE_PAGE: usize = 2 << 20;
+/// So much comes in small pages: who announces a large body and sends little is given little.
+const SMALL_FIRST: usize = 512 << 10;
+
+/// Asks for huge pages under a body so large that its memory is new to this process. In small ones
+/// the page faults cost more than everything else that is done with it.
+fn prefer_huge_pages(start: NonNull<u8>, len: usize) {
+    if len < MAPPED_MIN {
+        return;
+    }
+    let start = start.as_ptr() as usize;
+    let from = (start + SMALL_FIRST).next_multiple_of(HUGE_PAGE);
+    let to = (start + len) / HUGE_PAGE * HUGE_PAGE;
+    // SAFETY: whole pages inside of memory that the caller owns, and advice that changes no content; a
+    // kernel that cannot take it refuses, and all is as before.
+    unsafe { libc::madvise(from as *mut libc::c_void, to - from, libc::MADV_HUGEPAGE) };
+}
+
 impl<B: KeptBytes> Filling<B> {
     /// Takes memory for a body of `len` bytes; false if there is none.
     pub fn start(&mut self, len: usize) -> bool {
         self.body = B::allocate(len);
         self.len = if self.body.is_some() { len } else { 0 };
         self.filled = 0;
+        if let Some((_, start)) = &self.body {
+            prefer_huge_pages(*start, len);
+        }
         self.body.is_some()
     }
 

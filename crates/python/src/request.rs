@@ -171,6 +171,7 @@ impl Request {
 
     fn make_headers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let headers = PyDict::new(py);
+        let mut repeated = Vec::new();
         let drops = self.header_map()? == HeaderMap::Drop;
         let count = self.field_count()?;
         let mut start = 0;
@@ -185,8 +186,15 @@ impl Request {
             start += made.len();
             for (name, value) in made.iter_mut().filter_map(Option::take) {
                 if !(drops && name.is_ambiguous) {
-                    add_header(&headers, &name.text, value)?;
+                    add_header(&headers, &mut repeated, &name.text, value)?;
                 }
+            }
+        }
+        for name in repeated {
+            let separator = if name == "cookie" { "; " } else { ", " };
+            if let Some(values) = headers.get_item(&name)? {
+                let joined = PyString::new(py, separator).call_method1("join", (values,))?;
+                headers.set_item(name, joined)?;
             }
         }
         Ok(headers)
@@ -311,13 +319,16 @@ impl Kept {
     }
 }
 
-/// Adds a header; one that is there already is joined with it, but for equal lengths, which are one.
+/// Adds a header; equal lengths are one. Values of one that is there already are gathered in a list, and
+/// its name is noted: they are joined once, for joining each to those before would cost the square of
+/// their number.
 fn add_header<'py>(
     headers: &Bound<'py, PyDict>,
+    repeated: &mut Vec<Bound<'py, PyString>>,
     name: &Bound<'py, PyString>,
     value: Bound<'py, PyString>,
 ) -> PyResult<()> {
-    let count = headers.len();
+    let before = headers.len();
     // SAFETY: a dict, and live key and value; a borrowed reference or null with an exception.
     let known = unsafe {
         Bound::from_borrowed_ptr_or_err(
@@ -325,13 +336,17 @@ fn add_header<'py>(
             ffi::PyDict_SetDefault(headers.as_ptr(), name.as_ptr(), value.as_ptr()),
         )?
     };
-    // Equal short strings are one object, so that alone says nothing.
-    if headers.len() > count || name == "content-length" {
+    // Not told by the object: a value of one character is the same object each time.
+    if headers.len() > before || name == "content-length" {
         return Ok(());
     }
-    let separator = if name == "cookie" { "; " } else { ", " };
-    let known = known.cast_into::<PyString>()?;
-    headers.set_item(name, known.add(separator)?.add(value)?)
+    match known.cast::<PyList>() {
+        Ok(values) => values.append(value),
+        Err(_) => {
+            repeated.push(name.clone());
+            headers.set_item(name, PyList::new(headers.py(), [known, value.into_any()])?)
+        }
+    }
 }
 
 /// A method's name; the usual ones are made once.
