@@ -26,6 +26,8 @@ import requests
 
 from tests.server import Server, command, wait_for
 
+pytestmark = pytest.mark.wire
+
 APP = "tests.apps.clients:app"
 SMALL = b"a small body"
 LARGE = random.Random(1).randbytes(5_000_000)

@@ -19,6 +19,8 @@ from tests.requirements import CONTINUE, HELLO, PROBE, ROWS, Expected, Fixture
 from tests.rules import RULES
 from tests.server import ROOT, Server, command, wait_for
 
+pytestmark = pytest.mark.wire
+
 APP = "tests.apps.requirements:app"
 WITH_FIXTURES = [row.id for row in ROWS.values() if row.fixtures]
 # So many connections have their first half sent before the second halves follow.
