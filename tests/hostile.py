@@ -140,7 +140,7 @@ class Siege(threading.Thread):
     def run(self) -> None:
         program, server, mode, connections = self._arguments
         while (left := self._over_at - time.monotonic()) > 1:
-            rate = 600 if connections <= MAX_CONNECTIONS else 1500
+            rate = 200 if connections <= CONNECTIONS else 1000
             if mode.is_short:
                 rate = 200 if connections <= CONNECTIONS else 600
                 connections = min(int(rate * left), 15_000)
