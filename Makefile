@@ -1,8 +1,8 @@
 # One command per task; `make` alone lists them.
 #
 # Variables: HOST and PORT for `run`; SECONDS for each target of `fuzz`; PYTHON for the
-# interpreter behind .venv; SYSTEM_PACKAGES=1 lets `test` install wrk and strace by
-# apt-get when run as root.
+# interpreter behind .venv; SYSTEM_PACKAGES=1 lets `test` install by apt-get,
+# when run as root, the programs that some tests use (tools/system-packages.sh).
 
 PYTHON ?= $(shell tools/pythons.sh main)
 VENV ?= .venv
