@@ -70,6 +70,7 @@ fn simulate(seed: u64, net: &Rc<RefCell<Net>>) -> Report {
     let loses_memory = plan.refused_per_mille > 0 || plan.faults.no_slot > 0;
     driver.forbids_held_leases = !loses_memory;
     let mut server = Server::new(driver, &plan, seed, net, &shared);
+    server.loses_memory = loses_memory;
     for fd in listeners {
         let socket = SimSocket::new(net, fd);
         server.engine.listen(socket, plan.mode);
