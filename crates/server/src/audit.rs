@@ -67,6 +67,13 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
         }
     }
 
+    /// Bytes of the longest write that is being filled.
+    pub fn longest_output(&self) -> usize {
+        let pending = self.connections.iter();
+        let pending = pending.filter_map(|(_, connection)| connection.output.pending.as_ref());
+        pending.map(|write| write.len()).max().unwrap_or(0)
+    }
+
     /// Checks every connection and exchange. To be called between [`turn`](Self::turn) and the
     /// next call that changes anything.
     ///
@@ -342,9 +349,19 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
                 || connection.watches,
             "reads on, with {backlog} bytes read ahead"
         );
+        let has_bytes_first = streams && backlog > 0;
+        must!(
+            !connection.watches
+                || connection.receive_cancelled
+                || is_held_back
+                || has_bytes_first
+                || connection.ending == Ending::AfterOutput,
+            "watches for its peer's end alone ({progress:?}, {:?})",
+            connection.ending
+        );
         must!(
             is_held_back
-                || (streams && backlog > 0)
+                || has_bytes_first
                 || connection.receive.is_some()
                 || connection.peer_ended
                 || connection.ending == Ending::AfterOutput,

@@ -353,7 +353,7 @@ impl Client {
                 continue;
             }
             let (mut length, mut closes, mut dates) = (None::<usize>, false, 0);
-            let mut is_chunked = false;
+            let (mut is_chunked, mut keeps) = (false, false);
             for line in lines.filter(|line| !line.is_empty()) {
                 let Some((name, value)) = line.split_once(": ") else {
                     self.fail(net, "got a line that is no field");
@@ -368,8 +368,8 @@ impl Client {
                     "content-length" | "transfer-encoding" => {
                         self.fail(net, "got two framings");
                     }
-                    // Nobody asks for `keep-alive` here.
                     "connection" if value == "close" => closes = true,
+                    "connection" if value == "keep-alive" => keeps = true,
                     "connection" => self.fail(net, "got a connection field for nothing"),
                     "date" => dates += usize::from(value.len() == 29),
                     _ => {}
@@ -384,6 +384,10 @@ impl Client {
                 self.fail(net, "got an answer without a length");
             }
             let is_head = expected.is_some_and(Expected::is_head);
+            // Most ask for nothing of the kind.
+            if keeps != expected.is_some_and(Expected::keeps) && !closes {
+                self.fail(net, "got a connection field for nothing, or none");
+            }
             if is_chunked && until_close.is_some() {
                 self.fail(net, "got chunks and is too old for them");
             }

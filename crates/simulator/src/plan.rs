@@ -6,6 +6,9 @@ use fastrand::Rng;
 use theframework::{AcceptMode, Config};
 use theframework_io::sim::{FNV_START, Faults, fnv};
 
+/// The largest answer that is made while it goes out.
+const LARGE_MAX: usize = 700_000;
+
 /// What must come back for one request.
 #[derive(Clone, Debug)]
 pub enum Expected {
@@ -21,6 +24,8 @@ pub enum Expected {
         may_close: bool,
         /// The end of the connection is the end of its body: the client is old.
         until_close: bool,
+        /// It says that the connection is kept: the client is old, and has asked for that.
+        keeps: bool,
     },
     /// An answer with this status, whoever gives it.
     Status {
@@ -52,6 +57,10 @@ impl Expected {
             Expected::Status { closes, .. } => *closes,
             Expected::Anything | Expected::Abandoned | Expected::Cut => true,
         }
+    }
+
+    pub fn keeps(&self) -> bool {
+        matches!(self, Expected::Handler { keeps: true, .. })
     }
 
     /// The size of a body that lasts until the end of the connection.
@@ -380,9 +389,14 @@ impl<'a> Writer<'a> {
             "now", "now", "now", "kept", "park", "park", "parks", "fields", "last", "take",
             "chunks", "chunks", "length", "echo", "first", "file",
         ][self.rng.usize(0..16)];
+        let size = match action {
+            // More than a connection holds while its client takes nothing.
+            "chunks" | "length" if self.rng.u32(0..25) == 0 => self.rng.usize(0..LARGE_MAX),
+            _ => self.size(),
+        };
         Wanted {
             action,
-            size: self.size(),
+            size,
             wait_us: self.rng.u64(0..self.plan.config.handler_timeout_ms * 300),
             body,
             is_chunked: has_body && self.rng.u32(0..3) == 0,
@@ -486,7 +500,12 @@ impl<'a> Writer<'a> {
         if wanted.expects_continue && !is_old {
             head.push_str("Expect: 100-continue\r\n");
         }
-        if wanted.closes && !is_old && action != "last" {
+        let until_close = is_old && (is_echo || action == "chunks");
+        let keeps = is_old && rng.bool();
+        if keeps {
+            head.push_str("Connection: keep-alive\r\n");
+            wanted.closes = until_close && method != "HEAD";
+        } else if wanted.closes && !is_old && action != "last" {
             head.push_str("Connection: close\r\n");
         }
         head.push_str("\r\n");
@@ -522,7 +541,8 @@ impl<'a> Writer<'a> {
             fields,
             closes: wanted.closes,
             may_close: action == "early",
-            until_close: is_old && (is_echo || action == "chunks"),
+            until_close,
+            keeps: keeps && !wanted.closes,
         });
     }
 

@@ -17,8 +17,8 @@ const IDLE_TURNS_MAX: u32 = 2000;
 /// Time after the last client's end within which every connection must have ended.
 const REST_US: u64 = 60_000_000;
 
-/// Nothing in a run is as large as this: bodies have 128 KiB at most, answers 200,000 bytes.
-const LARGEST_MAX: usize = 1 << 20;
+/// Nothing in a run is as large as this: clients take answers of up to 700,000 bytes.
+const LARGEST_MAX: usize = 1 << 21;
 /// A client is accepted within this time.
 const ACCEPT_US: u64 = 50_000;
 

@@ -23,6 +23,8 @@ pub type SimEngine = Engine<SimDriver<Box<[u8]>>, Box<[u8]>>;
 
 /// How long a handler may go on after its timeout.
 const OVERTIME_MS: u64 = 200;
+/// What may stand in one write that is being filled: 64 KiB, and behind that one answer or piece.
+const OUTPUT_MAX: usize = 64 * 1024 + 220_000;
 /// Within this time a handler can know that its client has gone.
 const NOTICED_US: u64 = 100_000;
 
@@ -203,6 +205,10 @@ impl Server {
         self.engine.after_turn();
         if let Err(rule) = self.engine.audit() {
             net.borrow_mut().violation(&rule);
+        }
+        if self.engine.longest_output() > OUTPUT_MAX {
+            net.borrow_mut()
+                .violation("more and more is written to a client that takes nothing");
         }
         if self.others.told.get() != self.engine.connection_count() {
             net.borrow_mut()
