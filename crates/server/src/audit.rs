@@ -3,6 +3,7 @@
 //! These are the rules of `connection.rs`, `timeouts.rs` and `close.rs` read the other way round:
 //! not what is done, but what must be so when it was done.
 
+use theframework_http::Framing;
 use theframework_io::{Driver, KeptBytes};
 use theframework_memory::Key;
 
@@ -64,6 +65,13 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             timers: timers.count(),
             queued: self.ready_len() + listed.count(),
         }
+    }
+
+    /// Bytes of the longest write that is being filled.
+    pub fn longest_output(&self) -> usize {
+        let pending = self.connections.iter();
+        let pending = pending.filter_map(|(_, connection)| connection.output.pending.as_ref());
+        pending.map(|write| write.len()).max().unwrap_or(0)
     }
 
     /// Checks every connection and exchange. To be called between [`turn`](Self::turn) and the
@@ -135,7 +143,48 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
                 "exchange {}: sends a file that there is not, or the other way round",
                 key.index
             );
+            if let Some(connection) = owner
+                && connection.ending == Ending::No
+            {
+                self.audit_stream(connection, exchange)
+                    .map_err(|rule| format!("exchange {}: {rule}", key.index))?;
+            }
         }
+        Ok(())
+    }
+
+    /// Who waits for more of a body, or for room, waits for something that is not there, and for no
+    /// longer than is allowed.
+    fn audit_stream(
+        &self,
+        connection: &Connection<D::Socket, B>,
+        exchange: &Exchange<B>,
+    ) -> Result<(), String> {
+        let waits = exchange.reader != 0;
+        must!(
+            !waits || (exchange.body_len == 0 && exchange.is_streaming() && !connection.peer_ended),
+            "waits for a body that is there, or will not come"
+        );
+        let is_timed = connection.read_deadline_ms != u64::MAX;
+        must!(
+            exchange.progress == Progress::Receiving
+                || is_timed == (waits && self.config.read_timeout_ms > 0),
+            "waits for its body: {waits}; its client's time runs: {is_timed}"
+        );
+        must!(
+            exchange.writer == 0 || connection.output.is_blocked(),
+            "waits for room, and there is some"
+        );
+        must!(
+            exchange.sending == Sending::No || exchange.handler_timer.is_none(),
+            "sends, and a time limit runs"
+        );
+        must!(
+            exchange.own_head.is_some()
+                == (exchange.streams && exchange.progress != Progress::Receiving)
+                || exchange.head.framing == Framing::None,
+            "its head is not where it should be"
+        );
         Ok(())
     }
 
@@ -300,9 +349,19 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
                 || connection.watches,
             "reads on, with {backlog} bytes read ahead"
         );
+        let has_bytes_first = streams && backlog > 0;
+        must!(
+            !connection.watches
+                || connection.receive_cancelled
+                || is_held_back
+                || has_bytes_first
+                || connection.ending == Ending::AfterOutput,
+            "watches for its peer's end alone ({progress:?}, {:?})",
+            connection.ending
+        );
         must!(
             is_held_back
-                || (streams && backlog > 0)
+                || has_bytes_first
                 || connection.receive.is_some()
                 || connection.peer_ended
                 || connection.ending == Ending::AfterOutput,

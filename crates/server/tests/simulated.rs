@@ -8,8 +8,8 @@ use std::os::fd::RawFd;
 use std::rc::Rc;
 
 use theframework::{
-    AcceptMode, Body, Config, Engine, ExchangeId, PeerSlot, Peers, Route, Router, SlotPeers,
-    StreamLimit,
+    AcceptMode, Body, BodyState, Config, Engine, ExchangeId, PeerSlot, Peers, Room, Route, Router,
+    SlotPeers, StreamLimit, WriteError,
 };
 use theframework_io::sim::{ClientId, Faults, Net, NoAgenda, SimDriver, SimSocket};
 
@@ -40,7 +40,11 @@ struct World {
     net: Rc<RefCell<Net>>,
     listener: RawFd,
     engine: Engine<SimDriver<Kept>, Kept>,
+    turns: u32,
 }
+
+/// No test needs as many turns.
+const TURNS_MAX: u32 = 20_000;
 
 impl World {
     fn new(config: Config) -> Self {
@@ -61,6 +65,7 @@ impl World {
             net,
             listener,
             engine,
+            turns: 0,
         }
     }
 
@@ -119,7 +124,19 @@ impl World {
         self.engine.respond(id, 200, Body::Kept(body));
     }
 
+    /// Turns until something is due.
+    fn due(&mut self) -> u64 {
+        loop {
+            if let Some(value) = self.engine.next_due() {
+                return value;
+            }
+            self.turn();
+        }
+    }
+
     fn turn(&mut self) {
+        self.turns += 1;
+        assert!(self.turns < TURNS_MAX, "it is waited for in vain");
         self.engine.turn(true).unwrap();
         self.engine.audit().unwrap();
     }
@@ -836,4 +853,282 @@ fn what_was_not_read_of_a_body_is_no_request_after_an_answer_that_was_streamed()
         .borrow_mut()
         .client_read(client, usize::MAX, &mut rest);
     assert!(read.is_end, "no further request is served");
+}
+
+/// Turns until no more can happen at once.
+fn settle(world: &mut World) {
+    for _ in 0..40 {
+        world.engine.turn(false).unwrap();
+    }
+}
+
+fn copied<'a>(bytes: &'a [u8]) -> Body<'a, Kept> {
+    Body::Copied(bytes)
+}
+
+#[test]
+fn a_response_takes_no_more_than_was_announced_and_only_once_it_has_begun() {
+    let mut world = World::new(Config::default());
+    let client = world.client();
+    let id = world.ask(client);
+    assert!(!world.engine.has_started(id));
+    let early = world.engine.write_body(id, copied(b"x"));
+    assert!(matches!(early, Err((WriteError::NoRoom, _))));
+    assert!(world.engine.start_response(id, 200, Some(3)));
+    assert!(world.engine.has_started(id));
+    assert!(
+        !world.engine.start_response(id, 200, None),
+        "it has one head"
+    );
+    assert_eq!(world.engine.room(id), Room::Ready);
+    assert!(world.engine.write_body(id, copied(b"abc")).is_ok());
+    let more = world.engine.write_body(id, copied(b"d"));
+    assert!(matches!(more, Err((WriteError::TooLong, _))));
+    assert!(world.engine.write_body(id, copied(b"")).is_ok());
+    assert!(world.engine.finish_response(id));
+    assert_eq!(world.engine.room(id), Room::Over);
+    assert!(!world.engine.has_started(id));
+    settle(&mut world);
+    assert!(world.received(client).ends_with("\r\n\r\nabc"));
+    // The connection is kept.
+    world.ask(client);
+}
+
+#[test]
+fn an_answer_that_was_started_is_not_replaced_by_another_one() {
+    let mut world = World::new(Config::default());
+    let client = world.client();
+    let id = world.ask(client);
+    assert!(world.engine.start_response(id, 200, None));
+    assert!(!world.engine.respond(id, 500, copied(b"no")));
+    settle(&mut world);
+    let received = world.received(client);
+    assert!(received.ends_with("Transfer-Encoding: chunked\r\n\r\n"));
+    assert!(!received.contains("500"), "{received}");
+}
+
+#[test]
+fn what_has_no_body_is_framed_as_such() {
+    let mut world = World::new(Config::default());
+    // The status, the announced length, and what the head says of it.
+    for (status, length, framing) in [
+        (204, None, ""),
+        (204, Some(3), ""),
+        (304, Some(3), ""),
+        (200, Some(3), "Content-Length: 3"),
+        (200, None, "Transfer-Encoding: chunked"),
+    ] {
+        let client = world.client();
+        let id = world.ask(client);
+        assert!(world.engine.start_response(id, status, length));
+        assert!(world.engine.write_body(id, copied(b"abc")).is_ok());
+        assert!(world.engine.finish_response(id));
+        settle(&mut world);
+        let received = world.received(client);
+        let (head, body) = received.split_once("\r\n\r\n").unwrap();
+        let fields: Vec<_> = head
+            .lines()
+            .filter(|line| line.starts_with("Content-Length") || line.starts_with("Transfer"))
+            .collect();
+        assert_eq!(fields.concat(), framing, "{status} {length:?}");
+        let expected = match framing {
+            "" => "",
+            "Content-Length: 3" => "abc",
+            _ => "3\r\nabc\r\n0\r\n\r\n",
+        };
+        assert_eq!(body, expected, "{status} {length:?}");
+        world.ask(client);
+    }
+}
+
+#[test]
+fn to_an_old_client_the_end_of_the_connection_is_the_end_of_the_body() {
+    let mut world = World::new(Config::default());
+    let client = world.client();
+    let old = "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n";
+    world.send(client, old);
+    let id = world.next();
+    assert!(world.engine.start_response(id, 200, Some(1)));
+    assert!(world.engine.write_body(id, copied(b"a")).is_ok());
+    assert!(world.engine.finish_response(id));
+    settle(&mut world);
+    let received = world.received(client);
+    assert!(received.contains("Connection: keep-alive"), "{received}");
+    assert!(received.contains("Content-Length: 1"), "{received}");
+    world.send(client, old);
+    let id = world.next();
+    assert!(world.engine.start_response(id, 200, None));
+    assert!(world.engine.write_body(id, copied(b"abc")).is_ok());
+    assert!(world.engine.finish_response(id));
+    settle(&mut world);
+    let received = world.received(client);
+    assert!(received.contains("Connection: close"), "{received}");
+    assert!(!received.contains("Content-Length"), "{received}");
+    assert!(!received.contains("Transfer-Encoding"), "{received}");
+    assert!(received.ends_with("\r\n\r\nabc"), "{received}");
+    let mut rest = Vec::new();
+    assert!(
+        world
+            .net
+            .borrow_mut()
+            .client_read(client, 9, &mut rest)
+            .is_end
+    );
+}
+
+#[test]
+fn a_small_piece_is_copied_and_a_larger_one_is_kept_until_it_is_sent() {
+    let mut world = World::new(Config::default());
+    let client = world.client();
+    let id = world.ask(client);
+    assert!(world.engine.start_response(id, 200, None));
+    for (len, is_copied) in [(0, true), (4096, true), (4097, false)] {
+        let piece = vec![b'x'; len].into_boxed_slice();
+        assert!(world.engine.write_body(id, Body::Kept(piece)).is_ok());
+        let released = world.engine.take_released();
+        assert_eq!(released.is_some(), is_copied, "{len}");
+    }
+    assert!(world.engine.finish_response(id));
+    settle(&mut world);
+    assert!(world.engine.take_released().is_some());
+    let received = world.received(client);
+    let (_, body) = received.split_once("\r\n\r\n").unwrap();
+    let (small, large) = ("x".repeat(4096), "x".repeat(4097));
+    assert_eq!(
+        body,
+        format!("1000\r\n{small}\r\n1001\r\n{large}\r\n0\r\n\r\n")
+    );
+}
+
+#[test]
+fn who_waits_for_room_is_told_when_the_client_has_taken_something() {
+    let mut world = World::new(Config::default());
+    let client = {
+        let mut net = world.net.borrow_mut();
+        net.connect(world.listener, 1000, 100_000).unwrap()
+    };
+    let id = world.ask(client);
+    assert!(world.engine.start_response(id, 200, Some(20_000)));
+    for _ in 0..2 {
+        assert_eq!(world.engine.room(id), Room::Ready);
+        let piece = vec![b'x'; 10_000].into_boxed_slice();
+        assert!(world.engine.write_body(id, Body::Kept(piece)).is_ok());
+        settle(&mut world);
+    }
+    assert_eq!(world.engine.room(id), Room::Full);
+    world.engine.wait_for_room(id, 7);
+    settle(&mut world);
+    assert_eq!(world.engine.next_due(), None);
+    for _ in 0..100 {
+        assert_eq!(world.engine.room(id), Room::Full);
+        world.received(client);
+        settle(&mut world);
+        if world.engine.due_len() > 0 {
+            break;
+        }
+    }
+    assert_eq!(world.engine.next_due(), Some(7));
+    assert_eq!(world.engine.room(id), Room::Ready);
+    // Once, and not if it has given up.
+    world.engine.wait_for_room(id, 8);
+    world.engine.forget_waiter(id, 9);
+    world.engine.forget_waiter(id, 8);
+    world.net.borrow_mut().client_reset(client);
+    settle(&mut world);
+    assert_eq!(world.engine.next_due(), None);
+    assert_eq!(world.engine.room(id), Room::Gone);
+    world.engine.abort_response(id);
+    settle(&mut world);
+    assert_eq!(world.engine.connection_count(), 0);
+}
+
+#[test]
+fn who_waits_for_a_body_is_told_once_and_only_as_long_as_it_waits() {
+    let mut world = World::new(Config::default());
+    let client = world.client();
+    world.send(client, upload(6));
+    let id = world.next();
+    assert_eq!(world.engine.body_state(id), BodyState::Waits);
+    world.engine.wait_for_body(id, 7);
+    world.send(client, "abc");
+    settle(&mut world);
+    assert_eq!(world.engine.next_due(), Some(7));
+    assert_eq!(world.engine.body_state(id), BodyState::Ready);
+    assert_eq!(
+        world.engine.take_body(id, 2, <[u8]>::to_vec),
+        Some(b"ab".to_vec())
+    );
+    assert_eq!(
+        world.engine.take_body(id, 9, <[u8]>::to_vec),
+        Some(b"c".to_vec())
+    );
+    assert_eq!(world.engine.body_state(id), BodyState::Waits);
+    world.engine.wait_for_body(id, 8);
+    // Another one's.
+    world.engine.forget_waiter(id, 9);
+    world.engine.forget_waiter(id, 8);
+    world.send(client, "def");
+    settle(&mut world);
+    assert_eq!(world.engine.next_due(), None);
+    assert_eq!(
+        world.engine.take_body(id, 9, <[u8]>::to_vec),
+        Some(b"def".to_vec())
+    );
+    assert_eq!(world.engine.body_state(id), BodyState::Ended);
+    assert!(world.engine.respond(id, 200, copied(b"")));
+    assert_eq!(world.engine.body_state(id), BodyState::Over);
+    world.ask(client);
+}
+
+#[test]
+fn a_handler_can_know_that_its_client_has_gone() {
+    for resets in [false, true] {
+        let mut world = World::new(Config::default());
+        let client = world.client();
+        let id = world.ask(client);
+        assert!(!world.engine.is_disconnected(id));
+        // So much that nothing more is received for now.
+        world.send(client, vec![b'x'; 90_000]);
+        settle(&mut world);
+        assert!(!world.engine.is_disconnected(id));
+        if resets {
+            world.net.borrow_mut().client_reset(client);
+        } else {
+            world.net.borrow_mut().client_finish(client);
+        }
+        settle(&mut world);
+        assert!(world.engine.is_disconnected(id), "resets: {resets}");
+        world.engine.respond(id, 200, copied(b""));
+        assert!(!world.engine.is_disconnected(id), "it is over");
+    }
+}
+
+#[test]
+fn what_is_long_of_a_body_that_streams_comes_in_large_pieces_and_one_at_a_time() {
+    // All that the multishot receive of this world can bring at once.
+    const BUFFERS: usize = 8 * 4096;
+    const SPACE: usize = 64 * 1024;
+    const LEN: usize = 300_000;
+    let mut world = World::new(Config::default());
+    let client = {
+        let mut net = world.net.borrow_mut();
+        net.connect(world.listener, 100_000, LEN + 1000).unwrap()
+    };
+    world.send(client, upload(LEN));
+    let id = world.next();
+    world.send(client, vec![b'x'; LEN]);
+    let (mut taken, mut largest) = (0, 0);
+    while taken < LEN {
+        world.engine.wait_for_body(id, 7);
+        world.due();
+        // What is not taken stays in the socket.
+        settle(&mut world);
+        let piece = world.engine.take_body(id, LEN, <[u8]>::len).unwrap();
+        assert!(piece <= SPACE, "{piece} at once");
+        largest = largest.max(piece);
+        taken += piece;
+    }
+    assert!(largest > BUFFERS, "{largest} at once");
+    assert_eq!(world.engine.body_state(id), BodyState::Ended);
+    world.engine.respond(id, 200, copied(b""));
 }

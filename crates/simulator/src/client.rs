@@ -1,7 +1,7 @@
 //! Simulated clients: each follows its plan, and holds the server to what must come back.
 
 use std::cell::RefCell;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::RawFd;
 use std::rc::Rc;
 
@@ -58,6 +58,8 @@ pub struct Shared {
     pub unexplained: u64,
     /// Requests that were answered while the server drained: no other follows.
     pub last_answers: HashSet<u32>,
+    /// By the number of a request: when its client closed its side, or reset.
+    pub gone_us: HashMap<u32, u64>,
     /// Clients that have not ended.
     pub left: usize,
 }
@@ -79,6 +81,7 @@ struct Client {
     waits_since_us: Option<u64>,
     last_read_us: u64,
     has_finished: bool,
+    finished_us: u64,
     is_heard: bool,
     /// It was told 503, or 408 after a jump of the clock, and asks for nothing more.
     has_given_up: bool,
@@ -242,6 +245,7 @@ impl Client {
             waits_since_us: None,
             last_read_us: 0,
             has_finished: false,
+            finished_us: 0,
             is_heard: false,
             has_given_up: false,
         }
@@ -280,7 +284,7 @@ impl Client {
             self.end(net, shared, id, times, is_punctual);
             return;
         }
-        while !self.is_done && self.perform(net, id, rng, is_punctual) {}
+        while !self.is_done && self.perform(net, shared, id, rng, is_punctual) {}
         // A lost wake-up must not hang the client: it looks again.
         let later_us = net.now_us() + 5_000_000;
         self.at(later_us);
@@ -304,16 +308,17 @@ impl Client {
             }
         };
         let read = net.client_read(id, max, &mut self.got);
-        while let Some(answer) = self.next_answer(net) {
+        let is_over = match self.plan.reading {
+            Reading::Never => net.look(id).ended_us.is_some(),
+            _ => read.is_end || (read.is_reset && read.len == 0),
+        };
+        while let Some(answer) = self.next_answer(net, is_over) {
             shared.heard += u64::from(!self.is_heard);
             self.is_heard = true;
             self.take(net, shared, &answer);
             self.got.drain(..answer.len);
         }
-        match self.plan.reading {
-            Reading::Never => net.look(id).ended_us.is_some(),
-            _ => read.is_end || (read.is_reset && read.len == 0),
-        }
+        is_over
     }
 
     fn fail(&self, net: &mut Net, what: &str) -> ! {
@@ -323,7 +328,7 @@ impl Client {
         net.violation(&text)
     }
 
-    fn next_answer(&mut self, net: &mut Net) -> Option<Answer> {
+    fn next_answer(&mut self, net: &mut Net, is_over: bool) -> Option<Answer> {
         loop {
             let end = self.got.windows(4).position(|w| w == b"\r\n\r\n")? + 4;
             let head = String::from_utf8_lossy(&self.got[..end]).into_owned();
@@ -348,7 +353,7 @@ impl Client {
                 continue;
             }
             let (mut length, mut closes, mut dates) = (None::<usize>, false, 0);
-            let mut is_chunked = false;
+            let (mut is_chunked, mut keeps) = (false, false);
             for line in lines.filter(|line| !line.is_empty()) {
                 let Some((name, value)) = line.split_once(": ") else {
                     self.fail(net, "got a line that is no field");
@@ -363,8 +368,8 @@ impl Client {
                     "content-length" | "transfer-encoding" => {
                         self.fail(net, "got two framings");
                     }
-                    // Nobody asks for `keep-alive` here.
                     "connection" if value == "close" => closes = true,
+                    "connection" if value == "keep-alive" => keeps = true,
                     "connection" => self.fail(net, "got a connection field for nothing"),
                     "date" => dates += usize::from(value.len() == 29),
                     _ => {}
@@ -373,19 +378,31 @@ impl Client {
             if dates != 1 {
                 self.fail(net, "got no date, or more than one");
             }
-            if length.is_none() && !is_chunked {
+            let expected = self.plan.expected.get(self.answers);
+            let until_close = expected.and_then(Expected::until_close);
+            if length.is_none() && !is_chunked && until_close.is_none() {
                 self.fail(net, "got an answer without a length");
             }
-            let is_head = self
-                .plan
-                .expected
-                .get(self.answers)
-                .is_some_and(Expected::is_head);
+            let is_head = expected.is_some_and(Expected::is_head);
+            // Most ask for nothing of the kind.
+            if keeps != expected.is_some_and(Expected::keeps) && !closes {
+                self.fail(net, "got a connection field for nothing, or none");
+            }
+            if is_chunked && until_close.is_some() {
+                self.fail(net, "got chunks and is too old for them");
+            }
             let behind = &self.got[end..];
-            let (len, body) = match length {
+            let (len, body) = match (length, until_close) {
                 _ if is_head => (0, Vec::new()),
-                Some(length) => (length, behind.get(..length)?.to_vec()),
-                None => match dechunked(behind) {
+                (Some(length), _) => (length, behind.get(..length)?.to_vec()),
+                (None, Some(size)) => {
+                    // Cut off for want of memory it looks like a whole one.
+                    if !is_over || behind.len() < size {
+                        return None;
+                    }
+                    (behind.len(), behind.to_vec())
+                }
+                (None, None) => match dechunked(behind) {
                     Ok(whole) => whole?,
                     Err(what) => self.fail(net, what),
                 },
@@ -420,17 +437,19 @@ impl Client {
                 size,
                 fields,
                 closes,
+                may_close,
+                ..
             } => {
                 let is_last = shared.last_answers.contains(&id);
                 answer.status == 200
-                    && answer.closes == (closes || is_last)
+                    && (may_close || answer.closes == (closes || is_last))
                     && self.is_right(answer, id, is_head, digest, size, fields)
             }
             Expected::Status { status, closes, .. } => {
                 answer.status == status
                     && answer.closes == (closes || (shared.is_ending && answer.closes))
             }
-            Expected::Anything | Expected::Abandoned => false,
+            Expected::Anything | Expected::Abandoned | Expected::Cut => false,
         };
         if is_expected {
             if let Expected::Status { closes: true, .. } = expected {
@@ -489,12 +508,18 @@ impl Client {
     }
 
     /// Does the next thing of the plan; whether there may be another one right now.
-    fn perform(&mut self, net: &mut Net, id: ClientId, rng: &mut Rng, is_punctual: bool) -> bool {
+    fn perform(
+        &mut self,
+        net: &mut Net,
+        shared: &mut Shared,
+        id: ClientId,
+        rng: &mut Rng,
+        is_punctual: bool,
+    ) -> bool {
         let now_us = net.now_us();
         let Some(act) = self.plan.acts.get(self.act).cloned() else {
             if !self.has_finished {
-                net.client_finish(id);
-                self.has_finished = true;
+                self.finish(net, shared, id);
             }
             return false;
         };
@@ -507,21 +532,21 @@ impl Client {
                 now_us >= since_us + time_us
             }
             Act::Await(answers) => self.answers >= answers,
-            Act::AwaitContinue(time_us) => {
+            Act::AwaitContinue(time_us, must_come) => {
                 let since_us = *self.waits_since_us.get_or_insert(now_us);
                 self.at(since_us + time_us);
-                if now_us >= since_us + time_us && is_punctual && self.continues == 0 {
+                if now_us >= since_us + time_us && is_punctual && self.continues == 0 && must_come {
                     self.fail(net, "was not told to continue");
                 }
                 now_us >= since_us + time_us || self.continues > 0
             }
             Act::Finish => {
-                net.client_finish(id);
-                self.has_finished = true;
+                self.finish(net, shared, id);
                 true
             }
             Act::Reset => {
                 net.client_reset(id);
+                self.note_gone(net, shared);
                 self.is_done = true;
                 true
             }
@@ -532,6 +557,18 @@ impl Client {
             self.waits_since_us = None;
         }
         is_done
+    }
+
+    fn finish(&mut self, net: &mut Net, shared: &mut Shared, id: ClientId) {
+        net.client_finish(id);
+        self.has_finished = true;
+        self.finished_us = net.now_us();
+        self.note_gone(net, shared);
+    }
+
+    fn note_gone(&self, net: &Net, shared: &mut Shared) {
+        let ids = self.plan.ids.iter().copied();
+        shared.gone_us.extend(ids.map(|id| (id, net.now_us())));
     }
 
     fn send(
@@ -596,13 +633,11 @@ impl Client {
         }
         let is_complete = match self.plan.timeout {
             Some(Timeout::Write) => true,
-            _ => {
-                self.answers == self.plan.expected.len()
-                    || matches!(
-                        self.plan.expected.get(self.answers),
-                        Some(Expected::Abandoned)
-                    )
-            }
+            _ => match self.plan.expected.get(self.answers) {
+                None | Some(Expected::Abandoned) => true,
+                Some(Expected::Cut) => self.got.starts_with(b"HTTP/1.1 200 "),
+                Some(_) => false,
+            },
         };
         if !is_complete {
             if !shared.is_ending && net.counts.clock_jumps == 0 {
@@ -635,6 +670,8 @@ impl Client {
                 }
                 return;
             }
+            Some(Timeout::Cut) => (last_answer_us, 0),
+            Some(Timeout::Gone) => (last_answer_us.max(self.finished_us), 0),
             None => return,
         };
         let at_us = since_us + timeout_us;

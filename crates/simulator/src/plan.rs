@@ -6,6 +6,9 @@ use fastrand::Rng;
 use theframework::{AcceptMode, Config};
 use theframework_io::sim::{FNV_START, Faults, fnv};
 
+/// The largest answer that is made while it goes out.
+const LARGE_MAX: usize = 700_000;
+
 /// What must come back for one request.
 #[derive(Clone, Debug)]
 pub enum Expected {
@@ -17,6 +20,12 @@ pub enum Expected {
         size: usize,
         fields: usize,
         closes: bool,
+        /// It may end the connection: not all of the request is read.
+        may_close: bool,
+        /// The end of the connection is the end of its body: the client is old.
+        until_close: bool,
+        /// It says that the connection is kept: the client is old, and has asked for that.
+        keeps: bool,
     },
     /// An answer with this status, whoever gives it.
     Status {
@@ -26,8 +35,10 @@ pub enum Expected {
     },
     /// Any answers at all.
     Anything,
-    /// No answer: the connection ends, for the handler does not.
+    /// No answer: the connection ends, for the handler does not, or for the client has gone.
     Abandoned,
+    /// A part of an answer, and the end of the connection.
+    Cut,
 }
 
 impl Expected {
@@ -40,8 +51,27 @@ impl Expected {
 
     pub fn closes(&self) -> bool {
         match self {
-            Expected::Handler { closes, .. } | Expected::Status { closes, .. } => *closes,
-            Expected::Anything | Expected::Abandoned => true,
+            Expected::Handler {
+                closes, may_close, ..
+            } => *closes || *may_close,
+            Expected::Status { closes, .. } => *closes,
+            Expected::Anything | Expected::Abandoned | Expected::Cut => true,
+        }
+    }
+
+    pub fn keeps(&self) -> bool {
+        matches!(self, Expected::Handler { keeps: true, .. })
+    }
+
+    /// The size of a body that lasts until the end of the connection.
+    pub fn until_close(&self) -> Option<usize> {
+        match self {
+            Expected::Handler {
+                size,
+                until_close: true,
+                ..
+            } => Some(*size),
+            _ => None,
         }
     }
 }
@@ -56,8 +86,8 @@ pub enum Act {
     Pause(u64),
     /// Waits until this many answers have come.
     Await(usize),
-    /// Waits for `100 Continue` or an answer, for so long at most.
-    AwaitContinue(u64),
+    /// Waits for `100 Continue`, for so long at most; whether it must come.
+    AwaitContinue(u64, bool),
     Finish,
     Reset,
     /// Waits until the server ends the connection.
@@ -96,6 +126,10 @@ pub enum Timeout {
     Handler,
     /// From the first byte of a body that comes too slowly.
     Rate,
+    /// None: at once, when an answer is broken off.
+    Cut,
+    /// None: at once, when the client has closed its side in the middle of a request.
+    Gone,
 }
 
 #[derive(Clone, Debug)]
@@ -106,6 +140,8 @@ pub struct ClientPlan {
     pub script: Vec<u8>,
     pub acts: Vec<Act>,
     pub expected: Vec<Expected>,
+    /// The numbers of its requests.
+    pub ids: Vec<u32>,
     pub cutting: Cutting,
     pub reading: Reading,
     pub timeout: Option<Timeout>,
@@ -190,7 +226,7 @@ fn config(rng: &mut Rng) -> Config {
         max_target_size: 2000,
         max_header_size: 8192,
         max_body_size: 128 * 1024,
-        max_stream_size: 0,
+        max_stream_size: 150_000,
         max_connections: if tight { rng.usize(1..8) } else { 64 },
         accept_pause_ms: *rng.choice(&[0, 20, 300]).unwrap_or(&0),
         read_timeout_ms: rng.u64(100..1500),
@@ -241,6 +277,7 @@ struct Writer<'a> {
     script: Vec<u8>,
     acts: Vec<Act>,
     expected: Vec<Expected>,
+    ids: Vec<u32>,
     timeout: Option<Timeout>,
     kind: &'static str,
 }
@@ -269,6 +306,7 @@ impl<'a> Writer<'a> {
             script: Vec::new(),
             acts: Vec::new(),
             expected: Vec::new(),
+            ids: Vec::new(),
             timeout: None,
             kind: "",
         }
@@ -276,7 +314,7 @@ impl<'a> Writer<'a> {
 
     fn client(mut self, ids: &mut impl Iterator<Item = u32>) -> ClientPlan {
         let mut reading = Reading::Prompt;
-        match self.rng.u32(0..26) {
+        match self.rng.u32(0..27) {
             0..9 => self.well_behaved(ids),
             9..14 => self.pipelining(ids),
             14 => self.half_closing(ids),
@@ -291,6 +329,7 @@ impl<'a> Writer<'a> {
             22 => self.waiting_for_slow_handlers(ids),
             23 => self.dribbling(ids),
             24 => self.dripping(ids),
+            25 => self.leaving(ids),
             _ => self.sending_garbage(),
         }
         // Who reads slowly must not be the one to speak next: the server need not wait for that.
@@ -323,6 +362,7 @@ impl<'a> Writer<'a> {
             script: self.script,
             acts: self.acts,
             expected: self.expected,
+            ids: self.ids,
             cutting,
             reading,
             timeout: self.timeout,
@@ -347,11 +387,16 @@ impl<'a> Writer<'a> {
         };
         let action = [
             "now", "now", "now", "kept", "park", "park", "parks", "fields", "last", "take",
-            "chunks", "chunks", "length", "echo", "file",
-        ][self.rng.usize(0..15)];
+            "chunks", "chunks", "length", "echo", "first", "file",
+        ][self.rng.usize(0..16)];
+        let size = match action {
+            // More than a connection holds while its client takes nothing.
+            "chunks" | "length" if self.rng.u32(0..25) == 0 => self.rng.usize(0..LARGE_MAX),
+            _ => self.size(),
+        };
         Wanted {
             action,
-            size: self.size(),
+            size,
             wait_us: self.rng.u64(0..self.plan.config.handler_timeout_ms * 300),
             body,
             is_chunked: has_body && self.rng.u32(0..3) == 0,
@@ -403,17 +448,17 @@ impl<'a> Writer<'a> {
             (false, 0) if !wanted.is_get => "HEAD",
             (false, _) => "GET",
         };
-        // An old client gets no chunks.
         let is_old = wanted.closes
-            && !matches!(wanted.action, "last" | "chunks" | "echo")
+            && !matches!(wanted.action, "last" | "early" | "cut")
             && !wanted.is_chunked
             && rng.bool();
         let streams = match wanted.action {
-            "take" | "echo" => true,
+            "take" | "echo" | "first" | "early" => true,
             "chunks" | "length" => rng.bool(),
             _ => false,
         };
-        if wanted.action == "echo" {
+        let is_echo = matches!(wanted.action, "echo" | "first");
+        if is_echo {
             wanted.size = wanted.body;
         }
         if streams && wanted.expects_continue {
@@ -455,14 +500,21 @@ impl<'a> Writer<'a> {
         if wanted.expects_continue && !is_old {
             head.push_str("Expect: 100-continue\r\n");
         }
-        if wanted.closes && !is_old && action != "last" {
+        let until_close = is_old && (is_echo || action == "chunks");
+        let keeps = is_old && rng.bool();
+        if keeps {
+            head.push_str("Connection: keep-alive\r\n");
+            wanted.closes = until_close && method != "HEAD";
+        } else if wanted.closes && !is_old && action != "last" {
             head.push_str("Connection: close\r\n");
         }
         head.push_str("\r\n");
         self.script.extend_from_slice(head.as_bytes());
         if wanted.expects_continue && !is_old {
             self.send_rest();
-            self.acts.push(Act::AwaitContinue(20_000));
+            // Behind the head of an answer it would be a part of the body.
+            let must_come = action != "first";
+            self.acts.push(Act::AwaitContinue(20_000, must_come));
         }
         if wanted.is_chunked {
             self.chunks(&body);
@@ -472,8 +524,14 @@ impl<'a> Writer<'a> {
         let mut digest = fnv(FNV_START, method.as_bytes());
         digest = fnv(digest, target.as_bytes());
         digest = fnv(digest, token.as_bytes());
-        if action != "echo" {
+        if !is_echo && action != "early" {
             digest = fnv(digest, &body);
+        }
+        self.ids.push(id);
+        if action == "cut" {
+            self.expected.push(Expected::Cut);
+            self.timeout = Some(Timeout::Cut);
+            return;
         }
         self.expected.push(Expected::Handler {
             id,
@@ -482,6 +540,9 @@ impl<'a> Writer<'a> {
             size,
             fields,
             closes: wanted.closes,
+            may_close: action == "early",
+            until_close,
+            keeps: keeps && !wanted.closes,
         });
     }
 
@@ -530,6 +591,9 @@ impl<'a> Writer<'a> {
             } else {
                 let mut wanted = self.wanted();
                 wanted.closes = index + 1 == count && self.rng.bool();
+                if index + 1 == count {
+                    self.make_unruly(&mut wanted);
+                }
                 if wanted.action == "last" && index + 1 < count {
                     wanted.action = "now";
                 }
@@ -543,6 +607,27 @@ impl<'a> Writer<'a> {
             }
         }
         self.end();
+    }
+
+    /// Now and then, the last request has a handler that does not read all of it, or does not end its
+    /// answer as it should.
+    fn make_unruly(&mut self, wanted: &mut Wanted) {
+        match self.rng.u32(0..12) {
+            0 => {
+                wanted.action = "early";
+                wanted.body = wanted.body.max(1);
+                wanted.expects_continue = false;
+            }
+            1 => {
+                wanted.action = "cut";
+                wanted.size = wanted.size.max(1);
+                wanted.wait_us = 0;
+                wanted.is_get = true;
+            }
+            _ => return,
+        }
+        wanted.closes = false;
+        wanted.fields = 0;
     }
 
     /// The client closes, unless the server must.
@@ -621,8 +706,9 @@ impl<'a> Writer<'a> {
         }
         let long = "a".repeat(3000);
         let large = "b".repeat(9000);
-        let head = "POST /h/now/0/1/1/1 HTTP/1.1\r\nHost: sim\r\n";
-        let (text, status) = match self.rng.u32(0..14) {
+        let action = if self.rng.bool() { "h/now" } else { "s/take" };
+        let head = format!("POST /{action}/0/1/1/1 HTTP/1.1\r\nHost: sim\r\n");
+        let (text, status) = match self.rng.u32(0..15) {
             0 => ("GET\r\n\r\n".into(), 400),
             1 => ("GET / HTTP/1.1\r\n\r\n".into(), 400),
             2 => (format!("GET /{long} HTTP/1.1\r\nHost: sim\r\n\r\n"), 414),
@@ -652,6 +738,10 @@ impl<'a> Writer<'a> {
             10 => ("GET / HTTP/1.1\r\nHost: sim\r\nA : b\r\n\r\n".into(), 400),
             11 => ("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n".into(), 400),
             12 => ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".into(), 505),
+            13 => (
+                format!("{head}Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n30d40\r\n"),
+                413,
+            ),
             _ => {
                 let method = if self.rng.bool() { "HEAD" } else { "GET" };
                 (format!("{method} /%zz HTTP/1.1\r\nHost: sim\r\n\r\n"), 400)
@@ -680,17 +770,16 @@ impl<'a> Writer<'a> {
         let mut wanted = self.wanted();
         wanted.body = self.rng.usize(1..100_000);
         wanted.expects_continue = false;
-        if matches!(wanted.action, "take" | "chunks" | "length" | "echo") {
+        if matches!(
+            wanted.action,
+            "take" | "chunks" | "length" | "echo" | "first"
+        ) {
             // Its handler waits for nothing but the body, and has not answered before.
             wanted.wait_us = 0;
             wanted.action = "take";
         }
         self.request(id, wanted);
-        let head_end = self
-            .script
-            .windows(4)
-            .position(|window| window == b"\r\n\r\n")
-            .map_or(self.script.len(), |at| at + 4);
+        let head_end = self.head_end();
         let stops_in_head = self.rng.bool();
         let stop = if stops_in_head {
             self.rng.usize(1..head_end)
@@ -711,22 +800,50 @@ impl<'a> Writer<'a> {
         self.acts = vec![Act::Send(0..stop), Act::AwaitEnd];
     }
 
+    /// Closes its side in the middle of a head or of a body: nobody waits for the rest.
+    fn leaving(&mut self, ids: &mut impl Iterator<Item = u32>) {
+        self.kind = "leaving";
+        let Some(id) = ids.next() else { return };
+        let mut wanted = self.wanted();
+        wanted.body = self.rng.usize(1..100_000);
+        wanted.expects_continue = false;
+        wanted.wait_us = 0;
+        self.request(id, wanted);
+        let head_end = self.head_end();
+        let stop = self.rng.usize(1..self.script.len());
+        self.timeout = Some(Timeout::Gone);
+        self.expected = vec![if stop < head_end {
+            Expected::Status {
+                status: 400,
+                is_head: false,
+                closes: true,
+            }
+        } else {
+            Expected::Abandoned
+        }];
+        self.acts = vec![Act::Send(0..stop), Act::Finish, Act::AwaitEnd];
+    }
+
+    /// Where the first head of the script ends.
+    fn head_end(&self) -> usize {
+        let mut windows = self.script.windows(4);
+        windows
+            .position(|window| window == b"\r\n\r\n")
+            .map_or(self.script.len(), |at| at + 4)
+    }
+
     /// Sends a body far below the lowest rate, and never stops for as long as `read_timeout`.
     fn dribbling(&mut self, ids: &mut impl Iterator<Item = u32>) {
         self.kind = "dribbling";
         let Some(id) = ids.next() else { return };
         let wanted = Wanted {
-            action: "now",
+            action: if self.rng.bool() { "now" } else { "take" },
             body: 20_000,
             ..Wanted::default()
         };
         let start = self.script.len();
         self.request(id, wanted);
-        let head_end = self
-            .script
-            .windows(4)
-            .position(|window| window == b"\r\n\r\n")
-            .map_or(self.script.len(), |at| at + 4);
+        let head_end = self.head_end();
         self.timeout = Some(Timeout::Rate);
         self.expected = vec![Expected::Status {
             status: 408,

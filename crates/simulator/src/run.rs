@@ -17,8 +17,8 @@ const IDLE_TURNS_MAX: u32 = 2000;
 /// Time after the last client's end within which every connection must have ended.
 const REST_US: u64 = 60_000_000;
 
-/// Nothing in a run is as large as this: bodies have 128 KiB at most, answers 200,000 bytes.
-const LARGEST_MAX: usize = 1 << 20;
+/// Nothing in a run is as large as this: clients take answers of up to 700,000 bytes.
+const LARGEST_MAX: usize = 1 << 21;
 /// A client is accepted within this time.
 const ACCEPT_US: u64 = 50_000;
 
@@ -70,6 +70,7 @@ fn simulate(seed: u64, net: &Rc<RefCell<Net>>) -> Report {
     let loses_memory = plan.refused_per_mille > 0 || plan.faults.no_slot > 0;
     driver.forbids_held_leases = !loses_memory;
     let mut server = Server::new(driver, &plan, seed, net, &shared);
+    server.loses_memory = loses_memory;
     for fd in listeners {
         let socket = SimSocket::new(net, fd);
         server.engine.listen(socket, plan.mode);

@@ -13,8 +13,8 @@ use theframework::{
     Body, BodyState, Engine, ExchangeId, FileBody, Held, Peers, RequestView, Room, Route, Router,
     StreamLimit,
 };
-use theframework_io::Driver as _;
 use theframework_io::sim::{FNV_START, Net, SimDriver, SimSocket, fnv};
+use theframework_io::{Driver as _, TimerId};
 
 use crate::client::Shared;
 use crate::plan::{Plan, filler};
@@ -23,6 +23,10 @@ pub type SimEngine = Engine<SimDriver<Box<[u8]>>, Box<[u8]>>;
 
 /// How long a handler may go on after its timeout.
 const OVERTIME_MS: u64 = 200;
+/// What may stand in one write that is being filled: 64 KiB, and behind that one answer or piece.
+const OUTPUT_MAX: usize = 64 * 1024 + 220_000;
+/// Within this time a handler can know that its client has gone.
+const NOTICED_US: u64 = 100_000;
 
 /// A handler that waits.
 struct Parked {
@@ -34,6 +38,8 @@ struct Parked {
     answer: Answer,
     /// It does not end when it is told to.
     is_stubborn: bool,
+    /// Which ends its wait.
+    timer: TimerId,
 }
 
 /// A handler that takes its body while it comes, or sends its answer while it makes it.
@@ -51,6 +57,10 @@ struct Streamer {
     /// How often it will wait between two steps, and for how long.
     waits: u32,
     wait_us: u64,
+    /// How many more pieces of the body it takes before it answers.
+    reads: u32,
+    /// How much of its answer it writes before it breaks off.
+    breaks_off_at: Option<usize>,
 }
 
 /// How a streamer answers.
@@ -64,11 +74,21 @@ enum Way {
     Length,
     /// Each piece of the body as it comes.
     Echo,
+    /// Likewise, and begins before it reads.
+    First,
+}
+
+impl Way {
+    fn is_echo(self) -> bool {
+        matches!(self, Way::Echo | Way::First)
+    }
 }
 
 #[derive(Clone)]
 struct Answer {
     id: u32,
+    /// When its handler began.
+    began_us: u64,
     size: usize,
     fields: usize,
     is_kept: bool,
@@ -109,6 +129,12 @@ pub struct Server {
     /// Requests whose bodies were refused by handlers that took them.
     refused: u64,
     next_value: u64,
+    /// Timers of streamers that wait no longer than that: what they end.
+    alarms: HashMap<u64, u64>,
+    /// Waits that ended otherwise, and in which step.
+    forgotten: HashMap<u64, u64>,
+    /// Faults take its memory: it may be blind to who has gone.
+    pub loses_memory: bool,
     seen: HashSet<u32>,
     batch_max: usize,
     /// Where files are opened.
@@ -153,7 +179,10 @@ impl Server {
             parked: HashMap::new(),
             streaming: HashMap::new(),
             refused: 0,
-            next_value: 1,
+            next_value: 0,
+            alarms: HashMap::new(),
+            forgotten: HashMap::new(),
+            loses_memory: false,
             seen: HashSet::new(),
             batch_max: plan.batch_max,
             net: Rc::clone(net),
@@ -177,15 +206,20 @@ impl Server {
         if let Err(rule) = self.engine.audit() {
             net.borrow_mut().violation(&rule);
         }
+        if self.engine.longest_output() > OUTPUT_MAX {
+            net.borrow_mut()
+                .violation("more and more is written to a client that takes nothing");
+        }
         if self.others.told.get() != self.engine.connection_count() {
             net.borrow_mut()
                 .violation("the other workers were told another number of connections");
         }
-        while let Some(value) = self.engine.next_due() {
-            self.resume(net, value);
-        }
+        // Before any handler goes on, as the hub does.
         while let Some(id) = self.engine.next_overdue() {
             self.overdue(id);
+        }
+        while let Some(value) = self.engine.next_due() {
+            self.resume(net, value);
         }
         self.name_what_is_over(net);
         for _ in 0..self.batch_max {
@@ -253,6 +287,7 @@ impl Server {
         let action = String::from_utf8_lossy(view.param(0).unwrap_or_default()).into_owned();
         let answer = Answer {
             id: number(1) as u32,
+            began_us: self.engine.clock_us(),
             size: number(2) as usize,
             fields: number(4) as usize,
             is_kept: action == "kept",
@@ -279,9 +314,21 @@ impl Server {
             "chunks" => Some(Way::Chunks),
             "length" => Some(Way::Length),
             "echo" => Some(Way::Echo),
+            "first" => Some(Way::First),
+            "cut" if self.rng.bool() => Some(Way::Length),
+            "cut" => Some(Way::Chunks),
+            "early" => {
+                let ways = [Way::Whole, Way::Chunks, Way::Length];
+                self.rng.choice(ways)
+            }
             _ => None,
         };
         if let Some(way) = way {
+            let breaks_off_at = (action == "cut").then(|| self.rng.usize(0..answer.size.max(1)));
+            let reads = match action.as_str() {
+                "early" => self.rng.u32(0..4),
+                _ => u32::MAX,
+            };
             return self.stream(
                 net,
                 Streamer {
@@ -294,6 +341,8 @@ impl Server {
                     written: None,
                     waits: if wait_us == 0 { 0 } else { 3 },
                     wait_us: wait_us / 4,
+                    reads,
+                    breaks_off_at,
                 },
             );
         }
@@ -306,37 +355,52 @@ impl Server {
         if waits == 0 {
             return self.answer(id, digest, &answer);
         }
-        self.park(Parked {
+        let wait_us = if waits == u32::MAX {
+            50_000
+        } else {
+            wait_us / u64::from(waits)
+        };
+        let (value, timer) = self.park(id, wait_us);
+        let parked = Parked {
             id,
             digest,
-            waits,
-            wait_us: if waits == u32::MAX {
-                50_000
-            } else {
-                wait_us / u64::from(waits)
-            },
+            waits: waits - u32::from(waits != u32::MAX),
+            wait_us,
             answer,
             is_stubborn: action == "stubborn",
-        });
-    }
-
-    fn park(&mut self, mut parked: Parked) {
-        parked.waits -= u32::from(parked.waits != u32::MAX);
-        let value = self.next_value;
-        self.next_value += 1;
-        self.engine.park(parked.id);
-        let at_us = self.engine.clock_us() + parked.wait_us;
-        self.engine.set_timer(at_us, value);
+            timer,
+        };
         self.parked.insert(value, parked);
     }
 
+    fn park(&mut self, id: ExchangeId, wait_us: u64) -> (u64, TimerId) {
+        let value = self.new_value();
+        self.engine.park(id);
+        let at_us = self.engine.clock_us() + wait_us;
+        (value, self.engine.set_timer(at_us, value))
+    }
+
     fn resume(&mut self, net: &RefCell<Net>, value: u64) {
+        if let Some(waits_for) = self.alarms.remove(&value) {
+            if let Some(streamer) = self.streaming.remove(&waits_for) {
+                self.engine.forget_waiter(streamer.id, waits_for);
+                self.forgotten.insert(waits_for, self.steps);
+                self.stream(net, streamer);
+            }
+            return;
+        }
         if let Some(streamer) = self.streaming.remove(&value) {
             return self.stream(net, streamer);
         }
         let Some(parked) = self.parked.remove(&value) else {
+            // It may have been due before it was forgotten.
+            if self.forgotten.remove(&value) != Some(self.steps) {
+                net.borrow_mut()
+                    .violation("somebody is woken who does not wait");
+            }
             return;
         };
+        self.look_for_client(net, parked.id, &parked.answer);
         if let Some(view) = self.engine.request(parked.id)
             && digest_of(&view) != parked.digest
         {
@@ -348,7 +412,26 @@ impl Server {
         if parked.waits == 0 || (parked.waits == u32::MAX && is_gone) {
             self.answer(parked.id, parked.digest, &parked.answer);
         } else {
-            self.park(parked);
+            let (value, timer) = self.park(parked.id, parked.wait_us);
+            let parked = Parked {
+                waits: parked.waits - u32::from(parked.waits != u32::MAX),
+                timer,
+                ..parked
+            };
+            self.parked.insert(value, parked);
+        }
+    }
+
+    /// That a client has gone is known to a handler that has waited, whatever it waited for.
+    fn look_for_client(&self, net: &RefCell<Net>, id: ExchangeId, answer: &Answer) {
+        let Some(&gone_us) = self.shared.borrow().gone_us.get(&answer.id) else {
+            return;
+        };
+        let net = &mut *net.borrow_mut();
+        let is_known = self.engine.request(id).is_none() || self.engine.is_disconnected(id);
+        let is_excused = self.loses_memory || net.counts.clock_jumps > 0;
+        if !is_known && !is_excused && net.now_us() > gone_us.max(answer.began_us) + NOTICED_US {
+            net.violation("a client has gone, and its handler cannot know");
         }
     }
 
@@ -364,7 +447,10 @@ impl Server {
             .find(|(_, parked)| parked.id == id && !parked.is_stubborn)
             .map(|(&value, _)| value);
         if let Some(value) = told {
-            self.parked.remove(&value);
+            if let Some(parked) = self.parked.remove(&value) {
+                self.engine.cancel_timer(parked.timer);
+            }
+            self.forgotten.insert(value, self.steps);
             self.engine.clear_fields(id);
             self.engine.respond(id, 503, Body::Copied(b"late\n"));
             self.ended(id);
@@ -374,6 +460,7 @@ impl Server {
     /// Goes on until the handler has to wait, or ends.
     fn stream(&mut self, net: &RefCell<Net>, mut streamer: Streamer) {
         let id = streamer.id;
+        self.look_for_client(net, id, &streamer.answer);
         if let Some(view) = self.engine.request(id)
             && head_digest_of(&view) != streamer.digest
         {
@@ -389,11 +476,15 @@ impl Server {
             if streamer.waits > 0 && !is_sent && self.rng.u32(0..4) == 0 {
                 streamer.waits -= 1;
                 let at_us = self.engine.clock_us() + streamer.wait_us;
-                let value = self.next_value;
+                let value = self.new_value();
                 self.engine.set_timer(at_us, value);
-                return self.wait(streamer);
+                return self.wait(streamer, value);
             }
-            let is_reading = streamer.way == Way::Echo || streamer.written.is_none();
+            let is_reading = match streamer.way {
+                Way::Echo => true,
+                Way::First => streamer.written.is_some(),
+                _ => streamer.written.is_none() && streamer.reads > 0,
+            };
             if is_reading {
                 match self.engine.body_state(id) {
                     BodyState::Ready => {
@@ -403,15 +494,18 @@ impl Server {
                                 .violation("a body is ready, and is not there");
                         };
                         streamer.body.extend_from_slice(&piece);
-                        if streamer.way != Way::Echo {
+                        if !streamer.way.is_echo() {
+                            streamer.reads -= u32::from(streamer.reads != u32::MAX);
                             continue;
                         }
                     }
                     BodyState::Waits => {
-                        if !self.engine.wait_for_body(id, self.next_value) {
+                        let value = self.new_value();
+                        if !self.engine.wait_for_body(id, value) {
                             net.borrow_mut().violation("a body is not to be waited for");
                         }
-                        return self.wait(streamer);
+                        self.set_alarm(&streamer, value);
+                        return self.wait(streamer, value);
                     }
                     BodyState::Ended => {}
                     BodyState::Gone => {
@@ -429,7 +523,8 @@ impl Server {
             }
             let Some(written) = streamer.written else {
                 let digest = match streamer.way {
-                    Way::Echo => streamer.digest,
+                    Way::Echo | Way::First => streamer.digest,
+                    _ if streamer.reads != u32::MAX => streamer.digest,
                     _ => fnv(streamer.digest, &streamer.body),
                 };
                 if streamer.way == Way::Whole {
@@ -446,13 +541,21 @@ impl Server {
                 streamer.written = Some(0);
                 continue;
             };
+            if streamer.breaks_off_at == Some(written) {
+                if streamer.way == Way::Length {
+                    self.engine.finish_response(id);
+                } else {
+                    self.engine.abort_response(id);
+                }
+                return self.ended(id);
+            }
             let end = match streamer.way {
-                Way::Echo => streamer.body.len(),
-                _ => streamer.answer.size,
+                Way::Echo | Way::First => streamer.body.len(),
+                _ => streamer.breaks_off_at.unwrap_or(streamer.answer.size),
             };
             if written == end {
                 let is_over =
-                    streamer.way != Way::Echo || self.engine.body_state(id) == BodyState::Ended;
+                    !streamer.way.is_echo() || self.engine.body_state(id) == BodyState::Ended;
                 if is_over {
                     if !self.engine.finish_response(id) {
                         net.borrow_mut()
@@ -486,10 +589,12 @@ impl Server {
                     streamer.written = Some(written + len);
                 }
                 Room::Full => {
-                    if !self.engine.wait_for_room(id, self.next_value) {
+                    let value = self.new_value();
+                    if !self.engine.wait_for_room(id, value) {
                         net.borrow_mut().violation("room is not to be waited for");
                     }
-                    return self.wait(streamer);
+                    self.set_alarm(&streamer, value);
+                    return self.wait(streamer, value);
                 }
                 Room::Gone => {
                     self.engine.abort_response(id);
@@ -500,10 +605,24 @@ impl Server {
         }
     }
 
-    fn wait(&mut self, streamer: Streamer) {
+    /// Now and then, one that has time waits for a while only, and looks again.
+    fn set_alarm(&mut self, streamer: &Streamer, waits_for: u64) {
+        if streamer.waits > 0 && self.rng.bool() {
+            let at_us = self.engine.clock_us() + self.rng.u64(0..=streamer.wait_us);
+            let alarm = self.new_value();
+            self.engine.set_timer(at_us, alarm);
+            self.alarms.insert(alarm, waits_for);
+        }
+    }
+
+    fn wait(&mut self, streamer: Streamer, value: u64) {
         self.engine.park(streamer.id);
-        self.streaming.insert(self.next_value, streamer);
+        self.streaming.insert(value, streamer);
+    }
+
+    fn new_value(&mut self) -> u64 {
         self.next_value += 1;
+        self.next_value
     }
 
     fn answer(&mut self, id: ExchangeId, digest: u64, answer: &Answer) {
