@@ -316,7 +316,7 @@ fn a_request_for_the_server_as_a_whole_is_not_one_for_its_first_page() {
     for answer in &answers[..3] {
         assert!(
             answer.starts_with("HTTP/1.1 204 ")
-                && answer.contains("\r\nAllow: GET, HEAD, OPTIONS\r\n")
+                && answer.contains("\r\nAllow: GET, HEAD, OPTIONS, POST\r\n")
         );
     }
     assert_eq!(answers[4], "page");
