@@ -6,9 +6,13 @@ import select
 import time
 from collections.abc import Callable
 
+import pytest
+
 from tests.client import Client, page, request
 from tests.load import Exchange, Plan, percentile, run
 from tests.server import Server
+
+pytestmark = pytest.mark.pace
 
 # Times are measured beside a client on the same two cores: the best of some rounds counts.
 ROUNDS = 5

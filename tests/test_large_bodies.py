@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -42,9 +43,13 @@ def test_page_faults_of_a_large_body(
 
         # The C library has its heap and its threshold for mapping after a few.
         upload(10)
-        before = page_faults(server)
-        upload(3)
-        faults = (page_faults(server) - before) / 3 / mib
+        counts = []
+        for _ in range(3):
+            before = page_faults(server)
+            upload(1)
+            counts.append(page_faults(server) - before)
+        # The heap may be given back before one of them.
+        faults = median(counts) / mib
     measured(f"page faults for each MiB of a body of {mib} MiB on {driver}: {faults:.1f}")
     assert faults < 40
 

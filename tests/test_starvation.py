@@ -10,10 +10,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.client import request
 from tests.conftest import Start
 from tests.load import Exchange, Plan, percentile, run
 from tests.server import Server
+
+pytestmark = pytest.mark.pace
 
 PARKED = 5000
 SLEPT = Exchange(request("GET", "/sleep/4"), 200, b"slept")
