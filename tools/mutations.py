@@ -24,6 +24,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PATCHES = ROOT / "crates" / "simulator" / "mutations"
 PROFILE = "checked"
+# No seed takes as long as this.
+HANGS_S = 30
 
 
 @dataclass
@@ -112,9 +114,9 @@ class Hunt:
             out, _ = self.process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            self.process.communicate()
+            out, _ = self.process.communicate()
             self.program.unlink()
-            return Verdict(self.name, 1, "the server never comes back")
+            return self.hung(out)
         self.program.unlink()
         failed = re.search(r"seed (\d+) FAILED: (.*?)\nto see", out, re.DOTALL)
         if failed is None:
@@ -125,11 +127,21 @@ class Hunt:
         text = " ".join(text.split()).removeprefix("violation: ")
         return Verdict(self.name, int(failed[1]) - self.first + 1, text[:150])
 
+    def hung(self, out: str) -> Verdict:
+        """It was stopped: it hangs in one seed, or there were too many for the time."""
+        lines = re.findall(r"^ *([\d.]+) s  (\d+) seeds", out, re.MULTILINE)
+        progress = [(float(seconds), int(seeds)) for seconds, seeds in lines]
+        last_s, done = progress[-1] if progress else (0.0, 0)
+        came_s = min((seconds for seconds, seeds in progress if seeds == done), default=0.0)
+        if last_s - came_s < HANGS_S:
+            return Verdict(self.name, None, f"not found in {done} seeds; no time for more")
+        return Verdict(self.name, done + 1, "the server never comes back")
+
 
 def hunt(program: Path, seeds: int) -> Hunt:
     first = random.SystemRandom().randrange(1_000_000, 1_000_000_000)
     process = subprocess.Popen(
-        [program, "--first", str(first), "--seeds", str(seeds), "--threads", "1", "--quiet"],
+        [program, "--first", str(first), "--seeds", str(seeds), "--threads", "1"],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
