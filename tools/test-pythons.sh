@@ -11,11 +11,15 @@ installed=$(tools/pythons.sh all)
 failed=""
 logs=target/python-tests
 mkdir -p "$logs"
+folders=$(mktemp -d)
+trap 'rm -rf "$folders"' EXIT
 
 run_tests() { # version, virtual environment, drivers, marks
     echo "== Python tests on CPython $1 ($3; $4)"
+    mkdir -p "$folders/$1"
+    # Folders of its own: pytest tidies up behind earlier runs, and behind one beside it.
     # shellcheck disable=SC2086 # a list of options
-    "$2/bin/pytest" --drivers "$3" -m "$4" ${PYTEST_ARGS:-}
+    PYTEST_DEBUG_TEMPROOT="$folders/$1" "$2/bin/pytest" --drivers "$3" -m "$4" ${PYTEST_ARGS:-}
 }
 
 run_tests "$own" .venv io_uring,poll "not long" || failed="$failed $own"
