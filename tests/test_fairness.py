@@ -113,18 +113,24 @@ def test_context_variables_are_never_seen_by_others(server: Server) -> None:
 
 
 def test_hello_beside_a_computing_thread(server: Server, measured: Callable[[str], None]) -> None:
+    """Within 3 ms; on a machine that is busy with other work, three times what it is without."""
     exchange = Exchange(request("GET", "/"), 200, b"hello world")
+
+    def p99s() -> list[float]:
+        results = [run(server.address, [Plan([exchange] * 400)]) for _ in range(ROUNDS)]
+        return [percentile(result.latencies, 99) for result in results]
+
+    alone = min(p99s())
     assert server.get("/thread/start").status == 200
     try:
-        tails = []
-        for _ in range(ROUNDS):
-            result = run(server.address, [Plan([exchange] * 400)])
-            tails.append(percentile(result.latencies, 99))
+        tails = p99s()
     finally:
         assert server.get("/thread/stop").status == 200
     listed = ", ".join(f"{tail * 1e3:.2f}" for tail in tails)
-    measured(f"hello beside a computing Python thread: p99 {listed} ms")
-    assert min(tails) < 0.003
+    measured(
+        f"hello beside a computing Python thread: p99 {listed} ms; {alone * 1e3:.2f} without it"
+    )
+    assert min(tails) < max(0.003, 3 * alone)
 
 
 def test_busy_connection_does_not_starve_another(server: Server) -> None:
