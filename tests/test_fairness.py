@@ -10,7 +10,7 @@ import pytest
 
 from tests.client import Client, page, request
 from tests.load import Exchange, Plan, percentile, run
-from tests.server import Server
+from tests.server import OtherWork, Server
 
 pytestmark = pytest.mark.pace
 
@@ -113,24 +113,22 @@ def test_context_variables_are_never_seen_by_others(server: Server) -> None:
 
 
 def test_hello_beside_a_computing_thread(server: Server, measured: Callable[[str], None]) -> None:
-    """Within 3 ms; on a machine that is busy with other work, three times what it is without."""
+    """Within 3 ms: less than one slice that the system gives to whoever else wants the core."""
     exchange = Exchange(request("GET", "/"), 200, b"hello world")
-
-    def p99s() -> list[float]:
-        results = [run(server.address, [Plan([exchange] * 400)]) for _ in range(ROUNDS)]
-        return [percentile(result.latencies, 99) for result in results]
-
-    alone = min(p99s())
     assert server.get("/thread/start").status == 200
+    others = OtherWork(server)
     try:
-        tails = p99s()
+        tails = []
+        for _ in range(ROUNDS):
+            result = run(server.address, [Plan([exchange] * 400)])
+            tails.append(percentile(result.latencies, 99))
     finally:
         assert server.get("/thread/stop").status == 200
     listed = ", ".join(f"{tail * 1e3:.2f}" for tail in tails)
-    measured(
-        f"hello beside a computing Python thread: p99 {listed} ms; {alone * 1e3:.2f} without it"
-    )
-    assert min(tails) < max(0.003, 3 * alone)
+    measured(f"hello beside a computing Python thread: p99 {listed} ms")
+    if min(tails) >= 0.003:
+        others.skip_if_busy()
+    assert min(tails) < 0.003
 
 
 def test_busy_connection_does_not_starve_another(server: Server) -> None:
