@@ -142,12 +142,6 @@ impl<B: KeptBytes> Core<B> {
 
     /// Gives a read to the threads.
     fn send_away(&mut self, key: Key) {
-        if self.readers.is_none() {
-            match Readers::new(&self.sources) {
-                Ok(readers) => self.readers = Some(readers),
-                Err(errno) => return self.fail(key, errno),
-            }
-        }
         if let Some(op) = self.ops.get_mut(key)
             && let Payload::Reading(write) = &mut op.payload
             && let Some(readers) = &mut self.readers

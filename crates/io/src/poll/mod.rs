@@ -149,7 +149,7 @@ struct Core<B: KeptBytes> {
     /// Final events that have not been handed out.
     finals: usize,
     closing: Vec<OwnedFd>,
-    /// Threads that wait for the disk, once one is needed.
+    /// Who waits for the disk; gone when the driver ends, and in a child.
     readers: Option<Readers>,
 }
 
@@ -171,10 +171,13 @@ impl<B: KeptBytes> PollDriver<B> {
     pub fn new(config: &PollConfig) -> std::io::Result<Self> {
         let pool = LeasePool::new(config.receive_buffers)
             .map_err(|OutOfMemory| std::io::Error::from_raw_os_error(libc::ENOMEM))?;
+        let sources = Sources::new()?;
+        let readers = Readers::new(&sources)
+            .map_err(|Errno(number)| std::io::Error::from_raw_os_error(number))?;
         Ok(PollDriver {
             readiness: Events::with_capacity(EVENTS_MAX),
             core: Core {
-                sources: Sources::new()?,
+                sources,
                 ops: Slab::new(),
                 free: (0..pool.count()).rev().collect(),
                 pool,
@@ -186,7 +189,7 @@ impl<B: KeptBytes> PollDriver<B> {
                 sent: VecDeque::with_capacity(1024),
                 finals: 0,
                 closing: Vec::with_capacity(1024),
-                readers: None,
+                readers: Some(readers),
             },
             clock: Clock::start(),
             has_looked: false,

@@ -46,9 +46,7 @@ fn an_operation_and_a_source_are_small() {
 /// A driver whose threads read in another way; what they read is a file that only they can.
 fn driver_with(read: fn(&Job) -> Result<usize, Errno>) -> (PollDriver<NoBody>, File) {
     let mut driver = PollDriver::new(&PollConfig::default()).unwrap();
-    let mut readers = Readers::new(&driver.core.sources).unwrap();
-    readers.set_read(read);
-    driver.core.readers = Some(readers);
+    driver.core.readers.as_mut().unwrap().set_read(read);
     (driver, File::open("/proc/sys/kernel/ostype").unwrap())
 }
 
