@@ -22,7 +22,7 @@ from tests.hostile import APP
 from tests.server import Server, wait_for
 from tests.test_steady import calls_during
 
-pytestmark = pytest.mark.wire
+pytestmark = [pytest.mark.wire, pytest.mark.pace]
 
 # What an attacker does packet by packet, or connection by connection.
 ONE_BY_ONE = {

@@ -12,7 +12,7 @@ from tests.honest import Honest
 from tests.hostile import APP, MODES, TOO_MANY, Mode, attack, held_by_kernel, judge, measure
 from tests.server import wait_for
 
-pytestmark = pytest.mark.wire
+pytestmark = [pytest.mark.wire, pytest.mark.pace]
 
 HOSTILE = 300
 # How long a connection may make no progress here.

@@ -12,7 +12,7 @@ from tests.client import request
 from tests.conftest import Start
 from tests.server import Server
 
-pytestmark = pytest.mark.wire
+pytestmark = [pytest.mark.wire, pytest.mark.pace]
 
 CONNECTIONS = 10_000
 # DESIGN: user memory of an idle connection under the Python face, and resident memory with it.

@@ -13,7 +13,7 @@ from tests.conftest import Start
 from tests.hostile import APP
 from tests.server import Server, wait_for
 
-pytestmark = pytest.mark.wire
+pytestmark = [pytest.mark.wire, pytest.mark.pace]
 
 MIB = 1 << 20
 HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")

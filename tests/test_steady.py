@@ -21,7 +21,7 @@ from tests.conftest import Start
 from tests.load import Exchange, Plan, run
 from tests.server import OtherWork, Server, wait_for
 
-pytestmark = pytest.mark.wire
+pytestmark = [pytest.mark.wire, pytest.mark.pace]
 
 REQUESTS = 100_000
 BROWSER_HEADERS = (

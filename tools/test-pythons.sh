@@ -1,8 +1,8 @@
 #!/bin/sh
-# Run the Python tests on every CPython from 3.11 on that is installed: .venv's own first, then each
-# other version in a .venv-3.X with a build of its own. For the sake of time the others run at the same
-# time, take turns with the drivers, and leave out what is marked `wire`; what is marked `pace` they run
-# one after the other. EVERYTHING=1 has each of them do all, on both drivers, alone.
+# Run the Python tests on every CPython from 3.11 on that is installed: .venv's own first, on both
+# drivers at the same time, then each other version in a .venv-3.X with a build of its own. For the sake
+# of time the others run at the same time, take turns with the drivers, and leave out what is marked
+# `wire`. What is marked `pace` runs alone. EVERYTHING=1 has each of them do all, on both drivers, alone.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -16,13 +16,34 @@ trap 'rm -rf "$folders"' EXIT
 
 run_tests() { # version, virtual environment, drivers, marks
     echo "== Python tests on CPython $1 ($3; $4)"
-    mkdir -p "$folders/$1"
+    mkdir -p "$folders/$1-$3"
     # Folders of its own: pytest tidies up behind earlier runs, and behind one beside it.
     # shellcheck disable=SC2086 # a list of options
-    PYTEST_DEBUG_TEMPROOT="$folders/$1" "$2/bin/pytest" --drivers "$3" -m "$4" ${PYTEST_ARGS:-}
+    PYTEST_DEBUG_TEMPROOT="$folders/$1-$3" "$2/bin/pytest" --drivers "$3" -m "$4" ${PYTEST_ARGS:-}
 }
 
-run_tests "$own" .venv io_uring,poll "not long" || failed="$failed $own"
+# Runs what is not of one pace for each VERSION:ENVIRONMENT:DRIVER at the same time, then the rest.
+run_beside() { # marks, runs ...
+    marks=$1
+    shift
+    for one; do
+        log=$logs/$(echo "$one" | tr -c '[:alnum:]\n' -)
+        (
+            IFS=: && set -- $one && unset IFS
+            run_tests "$1" "$2" "$3" "$marks and not pace" >"$log" 2>&1 && echo 0 >"$log.status" ||
+                echo 1 >"$log.status"
+        ) &
+    done
+    wait
+    for one; do
+        log=$logs/$(echo "$one" | tr -c '[:alnum:]\n' -)
+        cat "$log"
+        [ "$(cat "$log.status")" = 0 ] || failed="$failed ${one%%:*}"
+    done
+}
+
+run_beside "not long" "$own:.venv:io_uring" "$own:.venv:poll"
+run_tests "$own" .venv io_uring,poll "pace and not long" || failed="$failed $own"
 
 echo "$installed" | awk '{print $1}' | grep -vx "$own" >"$logs/versions" || true
 turn=io_uring
@@ -32,7 +53,7 @@ while read -r version; do
     echo "== build for CPython $version ($python)"
     if "${MAKE:-make}" --no-print-directory build VENV=".venv-$version" PYTHON="$python" \
         TARGET_DIR="target/python-$version"; then
-        ready="$ready $version:$turn"
+        ready="$ready $version:.venv-$version:$turn"
         [ $turn = poll ] && turn=io_uring || turn=poll
     else
         failed="$failed $version"
@@ -41,22 +62,16 @@ done <"$logs/versions"
 
 if [ -n "${EVERYTHING:-}" ]; then
     for one in $ready; do
-        run_tests "${one%:*}" ".venv-${one%:*}" io_uring,poll "not long" || failed="$failed ${one%:*}"
+        version=${one%%:*}
+        run_tests "$version" ".venv-$version" io_uring,poll "not long" || failed="$failed $version"
     done
 else
+    # shellcheck disable=SC2086 # a list of runs
+    run_beside "not long and not wire" $ready
     for one in $ready; do
-        (
-            run_tests "${one%:*}" ".venv-${one%:*}" "${one#*:}" "not long and not wire and not pace" \
-                >"$logs/${one%:*}.log" 2>&1 && echo 0 >"$logs/${one%:*}.status" ||
-                echo 1 >"$logs/${one%:*}.status"
-        ) &
-    done
-    wait
-    for one in $ready; do
-        cat "$logs/${one%:*}.log"
-        [ "$(cat "$logs/${one%:*}.status")" = 0 ] || failed="$failed ${one%:*}"
-        run_tests "${one%:*}" ".venv-${one%:*}" "${one#*:}" "pace and not long" ||
-            failed="$failed ${one%:*}"
+        version=${one%%:*}
+        run_tests "$version" ".venv-$version" "${one##*:}" "pace and not long and not wire" ||
+            failed="$failed $version"
     done
 fi
 
