@@ -18,8 +18,6 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import pytest
-
 from tests.client import Address, Answer, Client
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -272,35 +270,6 @@ class Server:
                 line += data
         assert line.count(b"\n") == 1, f"more than one line on stdout: {line!r}"
         return line.decode().rstrip("\n")
-
-
-class OtherWork:
-    """What this machine has done since, beside a server and these tests."""
-
-    def __init__(self, server: Server) -> None:
-        self._server = server
-        self._began = self._now()
-
-    @property
-    def share(self) -> float:
-        """Seconds of CPU in each second; precise to some hundredths over a second."""
-        (at, theirs), (began, before) = self._now(), self._began
-        return (theirs - before) / (at - began)
-
-    def skip_if_busy(self) -> None:
-        """To be called before a limit that others have a part in is found to be missed."""
-        if self.share > 0.1:
-            pytest.skip(f"others had {self.share:.0%} of a core: nothing can be said of the pace")
-
-    def _now(self) -> tuple[float, float]:
-        tick = os.sysconf("SC_CLK_TCK")
-        words = Path("/proc/stat").read_text().splitlines()[0].split()[1:9]
-        user, nice, system, _, _, irq, softirq, steal = (int(word) / tick for word in words)
-        ours = sum(os.times()[:2])
-        for pid in (self._server.pid, *self._server.workers()):
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            ours += (int(fields[11]) + int(fields[12])) / tick
-        return time.monotonic(), user + nice + system + irq + softirq + steal - ours
 
 
 def _address(match: re.Match[str]) -> Address:

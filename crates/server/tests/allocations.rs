@@ -213,7 +213,7 @@ fn steady_state_allocates_nothing() {
         ),
         (
             "body of 500 bytes",
-            20_000,
+            100_000,
             all,
             with_headers("POST /upload HTTP/1.1", 3, &small),
         ),
