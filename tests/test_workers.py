@@ -291,6 +291,7 @@ def test_stop_while_the_application_loads(tmp_path: Path) -> None:
     assert "Traceback" not in errors
 
 
+@pytest.mark.pace
 @pytest.mark.parametrize("options", [(), ("--reuse-port",)])
 def test_connections_spread_over_workers(
     start: Start, options: tuple[str, ...], measured: Callable[[str], None]

@@ -46,13 +46,21 @@ run_beside "not long" "$own:.venv:io_uring" "$own:.venv:poll"
 run_tests "$own" .venv io_uring,poll "pace and not long" || failed="$failed $own"
 
 echo "$installed" | awk '{print $1}' | grep -vx "$own" >"$logs/versions" || true
+while read -r version; do
+    python=$(echo "$installed" | awk -v version="$version" '$1 == version {print $2}')
+    (
+        echo "== build for CPython $version ($python)"
+        "${MAKE:-make}" --no-print-directory build VENV=".venv-$version" PYTHON="$python" \
+            TARGET_DIR="target/python-$version" && echo 0 >"$logs/build-$version.status" ||
+            echo 1 >"$logs/build-$version.status"
+    ) >"$logs/build-$version" 2>&1 &
+done <"$logs/versions"
+wait
 turn=io_uring
 ready=""
 while read -r version; do
-    python=$(echo "$installed" | awk -v version="$version" '$1 == version {print $2}')
-    echo "== build for CPython $version ($python)"
-    if "${MAKE:-make}" --no-print-directory build VENV=".venv-$version" PYTHON="$python" \
-        TARGET_DIR="target/python-$version"; then
+    cat "$logs/build-$version"
+    if [ "$(cat "$logs/build-$version.status")" = 0 ]; then
         ready="$ready $version:.venv-$version:$turn"
         [ $turn = poll ] && turn=io_uring || turn=poll
     else

@@ -316,9 +316,15 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             }
             AcceptMode::Own => {}
             AcceptMode::Shared => {
-                if listener.is_ready && !self.lets_others_go_first() {
+                if listener.is_ready {
+                    // Asked before each: a batch that began level must not end far above the others.
                     for _ in 0..BATCH {
                         if self.is_full() {
+                            break;
+                        }
+                        if self.lets_others_go_first() {
+                            // Whoever is still there when they have had their time is taken then.
+                            self.listeners.all[position].is_ready = true;
                             break;
                         }
                         match self.take(position) {
