@@ -23,7 +23,7 @@ BUILT := $(VENV)/.built
 RUST_SOURCES := Cargo.toml Cargo.lock $(wildcard crates/*/Cargo.toml) \
 	$(shell find crates -name '*.rs' 2>/dev/null)
 
-.PHONY: help build run test test-long fuzz sanitize simulate mutations rules soak lint fmt bench docs clean check-tools system-packages
+.PHONY: help build run test test-rust test-long fuzz sanitize simulate mutations rules soak lint fmt bench docs clean check-tools system-packages
 
 help: ## list the commands
 	@awk -F ' ?## ' '/^[a-z-]+:.*## /{sub(/:.*/, "", $$1); printf "make %-10s %s\n", $$1, $$2}' \
@@ -34,9 +34,12 @@ build: check-tools $(BUILT) ## set up .venv and build the release extension into
 run: build ## serve examples/hello.py on HOST and PORT
 	@$(BIN)/theframework run examples.hello:app --host $(HOST) --port $(PORT)
 
-test: build system-packages ## run all tests, on every CPython that is installed
-	cargo test --workspace --locked
+test: check-tools system-packages ## run all tests, on every CPython that is installed
+	@$(MAKE) --no-print-directory --jobs=2 build test-rust
 	tools/test-pythons.sh
+
+test-rust: check-tools
+	cargo test --workspace --locked
 
 test-long: build system-packages ## run the tests that take minutes
 	EVERYTHING=1 tools/test-pythons.sh

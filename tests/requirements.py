@@ -34,9 +34,12 @@ REASONS = {
     100: "Continue",
     204: "No Content",
     205: "Reset Content",
+    206: "Partial Content",
     299: "",
     302: "Found",
     304: "Not Modified",
+    412: "Precondition Failed",
+    416: "Range Not Satisfiable",
     421: "Misdirected Request",
     426: "Upgrade Required",
 }
@@ -1759,6 +1762,419 @@ ANSWERS = (
     ),
 )
 
+MODIFIED = "Sun, 06 Nov 1994 08:49:37 GMT"
+BEFORE = "Sun, 06 Nov 1994 08:49:36 GMT"
+AFTER = "Sun, 06 Nov 1994 08:49:38 GMT"
+# Nanoseconds and length, in hexadecimal.
+FILE_TAG = f'"{784_111_777 * 10**9:x}-a"'
+
+
+def file(status: int = 200, body: str = "0123456789", **more: str) -> Expected:
+    """What `/file` answers; without a type where there is nothing of the file."""
+    more = {"etag": FILE_TAG, "last_modified": MODIFIED, "accept_ranges": "bytes", **more}
+    return answer(status, body, "text/plain" if body else None, **more)
+
+
+def tagged(tag: str, status: int = 200, body: str = "0123456789", **more: str) -> Expected:
+    """What `/file/tagged/…` answers."""
+    more = {"cache_control": "max-age=60", "vary": "Accept", **more}
+    return file(status, body, etag=tag, **more)
+
+
+def strong(*fields: str) -> bytes:
+    return ask("GET /file/tagged/strong", *fields)
+
+
+def weak(*fields: str) -> bytes:
+    return ask("GET /file/tagged/weak", *fields)
+
+
+def part(first: int, last: int) -> Expected:
+    body = "0123456789"[first : last + 1]
+    return file(206, body, content_range=f"bytes {first}-{last}/10")
+
+
+def ranges(expected: Expected, *values: str) -> tuple[Fixture, ...]:
+    return each(expected, *(ask("GET /file", f"Range: {value}") for value in values))
+
+
+STRONG, WEAK = '"abc"', 'W/"abc"'
+UNCHANGED = tagged(STRONG, 304, "")
+FAILED = tagged(STRONG, 412, "")
+UNSATISFIABLE = file(416, "", content_range="bytes */10")
+
+CONDITIONS = (
+    Row(
+        "etag-sent",
+        "9110 §8.8.3",
+        "SHOULD",
+        "Send an `ETag` for a representation of which changes can be told.",
+        "A file's time of modification to the nanosecond, and its length; or what the handler set.",
+        (
+            keeps(ask("GET /file"), file()),
+            keeps(ask("HEAD /file"), bodiless(file())),
+            keeps(strong(), tagged(STRONG)),
+        ),
+    ),
+    Row(
+        "last-modified-sent",
+        "9110 §8.8.2",
+        "SHOULD",
+        "Send `Last-Modified` if the time can be told.",
+        "The file's, in whole seconds.",
+        (keeps(ask("GET /file"), file()), keeps(ask("HEAD /file"), bodiless(file()))),
+    ),
+    Row(
+        "last-modified-of-the-future",
+        "9110 §8.8.2.1",
+        "MUST NOT",
+        "Send no `Last-Modified` that is later than `Date`.",
+        "A file from the future was modified now.",
+        test="test_file_from_the_future_was_modified_now",
+    ),
+    Row(
+        "if-match",
+        "9110 §13.1.1",
+        "MUST NOT",
+        "When no tag of `If-Match` is that of the representation, do not serve it.",
+        "412; for `*`, any representation will do. (For methods other than GET and HEAD, "
+        "conditions are the handler's.)",
+        (
+            *each(FAILED, strong('If-Match: "x"'), strong('If-Match: "x", "y"')),
+            *each(
+                tagged(STRONG),
+                strong("If-Match: *"),
+                strong('If-Match: "abc"'),
+                strong('If-Match: "x", "abc"'),
+                strong('If-Match: "x"', 'If-Match: "abc"'),
+            ),
+        ),
+    ),
+    Row(
+        "if-match-strong",
+        "9110 §13.1.1",
+        "MUST",
+        "Compare the tags of `If-Match` by the strong comparison.",
+        "A weak tag, on either side, is never equal.",
+        (
+            keeps(strong('If-Match: W/"abc"'), FAILED),
+            keeps(weak('If-Match: "abc"'), tagged(WEAK, 412, "")),
+        ),
+    ),
+    Row(
+        "if-none-match",
+        "9110 §13.1.2",
+        "MUST NOT",
+        "When a tag of `If-None-Match` is that of the representation, answer GET and HEAD with "
+        "304.",
+        "304, with the fields that a cache needs and no content.",
+        (
+            *each(
+                UNCHANGED,
+                strong('If-None-Match: "abc"'),
+                strong("If-None-Match: *"),
+                strong('If-None-Match: "x", "abc"'),
+            ),
+            keeps(
+                ask("HEAD /file/tagged/strong", 'If-None-Match: "abc"'),
+                bodiless(UNCHANGED),
+            ),
+            *each(tagged(STRONG), strong('If-None-Match: "x"'), strong('If-None-Match: "ABC"')),
+        ),
+    ),
+    Row(
+        "if-none-match-weak",
+        "9110 §13.1.2",
+        "MUST",
+        "Compare the tags of `If-None-Match` by the weak comparison.",
+        "`W/` makes no difference.",
+        (
+            keeps(strong('If-None-Match: W/"abc"'), UNCHANGED),
+            keeps(weak('If-None-Match: "abc"'), tagged(WEAK, 304, "")),
+        ),
+    ),
+    Row(
+        "if-modified-since",
+        "9110 §13.1.3",
+        "SHOULD",
+        "Answer GET and HEAD with 304 when nothing was modified since then.",
+        "304 when the date is that of the representation, or later.",
+        (
+            *each(
+                UNCHANGED,
+                strong(f"If-Modified-Since: {MODIFIED}"),
+                strong(f"If-Modified-Since: {AFTER}"),
+            ),
+            keeps(strong(f"If-Modified-Since: {BEFORE}"), tagged(STRONG)),
+        ),
+    ),
+    Row(
+        "if-modified-since-beside-tags",
+        "9110 §13.1.3",
+        "MUST",
+        "Ignore `If-Modified-Since` when there is `If-None-Match`.",
+        "So it is.",
+        each(tagged(STRONG), strong('If-None-Match: "x"', f"If-Modified-Since: {MODIFIED}")),
+    ),
+    Row(
+        "condition-dates",
+        "9110 §13.1.3, §13.1.4",
+        "MUST",
+        "Ignore a date that is not valid.",
+        "So it is.",
+        each(
+            tagged(STRONG),
+            strong("If-Modified-Since: today"),
+            strong("If-Modified-Since: Mon, 06 Nov 1994 08:49:37 GMT"),
+            strong("If-Modified-Since:"),
+            strong("If-Unmodified-Since: 0"),
+        ),
+    ),
+    Row(
+        "condition-dates-repeated",
+        "9110 §13.1.3",
+        "MUST",
+        "Ignore a date field that comes more than once.",
+        "So it is.",
+        each(
+            tagged(STRONG),
+            strong(f"If-Modified-Since: {AFTER}", f"If-Modified-Since: {AFTER}"),
+            strong(f"If-Unmodified-Since: {BEFORE}", f"If-Unmodified-Since: {BEFORE}"),
+        ),
+    ),
+    Row(
+        "date-formats",
+        "9110 §5.6.7",
+        "MUST",
+        "Accept a date in each of its three formats.",
+        "All three.",
+        each(
+            UNCHANGED,
+            strong(f"If-Modified-Since: {MODIFIED}"),
+            strong("If-Modified-Since: Sunday, 06-Nov-94 08:49:37 GMT"),
+            strong("If-Modified-Since: Sun Nov  6 08:49:37 1994"),
+        ),
+    ),
+    Row(
+        "if-unmodified-since",
+        "9110 §13.1.4",
+        "MUST NOT",
+        "When it was modified since then, do not serve it.",
+        "412.",
+        (
+            keeps(strong(f"If-Unmodified-Since: {BEFORE}"), FAILED),
+            *each(
+                tagged(STRONG),
+                strong(f"If-Unmodified-Since: {MODIFIED}"),
+                strong(f"If-Unmodified-Since: {AFTER}"),
+            ),
+        ),
+    ),
+    Row(
+        "if-unmodified-since-beside-tags",
+        "9110 §13.1.4",
+        "MUST",
+        "Ignore `If-Unmodified-Since` when there is `If-Match`.",
+        "So it is.",
+        each(tagged(STRONG), strong('If-Match: "abc"', f"If-Unmodified-Since: {BEFORE}")),
+    ),
+    Row(
+        "condition-order",
+        "9110 §13.2.2",
+        "MUST",
+        "Evaluate `If-Match`, `If-Unmodified-Since`, `If-None-Match`, `If-Modified-Since` and "
+        "`If-Range` in this order; `Range` counts when they hold.",
+        "So they are.",
+        (
+            keeps(strong('If-Match: "x"', 'If-None-Match: "abc"'), FAILED),
+            keeps(strong('If-None-Match: "abc"', "Range: bytes=0-1"), UNCHANGED),
+            keeps(
+                strong('If-Match: "abc"', 'If-None-Match: "x"', "Range: bytes=0-1"),
+                tagged(STRONG, 206, "01", content_range="bytes 0-1/10"),
+            ),
+        ),
+    ),
+    Row(
+        "conditions-of-errors",
+        "9110 §13.2.1",
+        "MUST",
+        "Ignore conditions when the answer without them would not be a success.",
+        "They count with status 200.",
+        (
+            keeps(
+                ask("GET /file/status/404", "If-None-Match: *", "Range: bytes=0-1"),
+                answer(404, "0123456789", "text/plain"),
+            ),
+        ),
+    ),
+    Row(
+        "conditions-of-other-methods",
+        "9110 §13.1.3, §14.2",
+        "MUST",
+        "Ignore `If-Modified-Since` with methods other than GET and HEAD, and `Range` with all "
+        "but GET.",
+        "So they are: a file in answer to POST is sent whole.",
+        (
+            keeps(
+                ask("POST /file", f"If-Modified-Since: {AFTER}", "Range: bytes=0-1"),
+                answer(200, "0123456789", "text/plain"),
+            ),
+            keeps(ask("HEAD /file", "Range: bytes=0-1"), bodiless(file())),
+        ),
+    ),
+    Row(
+        "304-fields",
+        "9110 §15.4.5",
+        "MUST",
+        "304 has those of `Cache-Control`, `Content-Location`, `Date`, `ETag`, `Expires` and "
+        "`Vary` that the 200 would have.",
+        "All fields but those that tell of the content.",
+        each(UNCHANGED, strong('If-None-Match: "abc"')),
+    ),
+    Row(
+        "range",
+        "9110 §14.2",
+        "MAY",
+        "Serve a part when `Range` asks for it.",
+        "One range of a file: 206.",
+        (
+            *ranges(part(0, 1), "bytes=0-1", "BYTES=0-1", "bytes=, 0-1 ,"),
+            *ranges(part(9, 9), "bytes=9-9", "bytes=9-", "bytes=-1"),
+            *ranges(part(0, 9), "bytes=0-", "bytes=0-9"),
+        ),
+    ),
+    Row(
+        "206-fields",
+        "9110 §15.3.7",
+        "MUST",
+        "206 has `Content-Range`, and those of `Cache-Control`, `Content-Location`, `Date`, "
+        "`ETag`, `Expires` and `Vary` that the 200 would have.",
+        "All fields.",
+        each(
+            tagged(STRONG, 206, "01", content_range="bytes 0-1/10"),
+            strong("Range: bytes=0-1"),
+        ),
+    ),
+    Row(
+        "range-end",
+        "9110 §14.1.2",
+        "MUST",
+        "A range that ends behind the last byte, or a suffix that is longer than all, ends there.",
+        "So it does.",
+        (
+            *ranges(part(5, 9), "bytes=5-10", "bytes=5-99999999999999999999"),
+            *ranges(part(0, 9), "bytes=-10", "bytes=-11", "bytes=-99999999999999999999"),
+        ),
+    ),
+    Row(
+        "range-numbers",
+        "9110 §14.1.1",
+        "MUST",
+        "Expect large numbers; let no integer overflow.",
+        "What 64 bits do not hold lies behind the last byte.",
+        ranges(
+            UNSATISFIABLE,
+            "bytes=18446744073709551616-",
+            "bytes=18446744073709551617-18446744073709551618",
+        ),
+    ),
+    Row(
+        "range-unsatisfiable",
+        "9110 §14.4, §15.5.17",
+        "SHOULD",
+        "Answer a range of which nothing is there with 416, and say in `Content-Range` how long "
+        "the representation is.",
+        "So it is.",
+        ranges(UNSATISFIABLE, "bytes=10-", "bytes=10-20", "bytes=-0"),
+    ),
+    Row(
+        "range-invalid",
+        "9110 §14.2",
+        "MAY",
+        "Ignore a `Range` that is not valid.",
+        "The whole is sent.",
+        ranges(file(), "bytes=2-1", "bytes=a-b", "bytes=", "bytes 0-1", "0-1", "bytes=+0-1"),
+    ),
+    Row(
+        "range-unit",
+        "9110 §14.2",
+        "MUST",
+        "Ignore a `Range` in a unit that is not understood.",
+        "The whole is sent for all but `bytes`.",
+        ranges(file(), "lines=0-1", "byte=0-1"),
+    ),
+    Row(
+        "range-several",
+        "9110 §14.2",
+        "MAY",
+        "Ignore a `Range`, as one of many ranges that nobody honest wants.",
+        "The whole is sent when there are several, so no client makes us send a byte twice.",
+        ranges(file(), "bytes=0-1,3-4", "bytes=0-,0-,0-,0-"),
+    ),
+    Row(
+        "range-repeated",
+        "9110 §5.3",
+        "ours",
+        "What two lines of `Range` mean is left open.",
+        "The whole is sent.",
+        (keeps(ask("GET /file", "Range: bytes=0-1", "Range: bytes=2-3"), file()),),
+    ),
+    Row(
+        "accept-ranges",
+        "9110 §14.3",
+        "MAY",
+        "Say with `Accept-Ranges` that ranges are served.",
+        "`bytes`, with every file.",
+        each(file(), ask("GET /file")),
+    ),
+    Row(
+        "if-range",
+        "9110 §13.1.5",
+        "MUST",
+        "Ignore `Range` when the validator of `If-Range` is not that of the representation; "
+        "ignore `If-Range` without `Range`.",
+        "The whole is sent.",
+        (
+            keeps(strong('If-Range: "x"', "Range: bytes=0-1"), tagged(STRONG)),
+            keeps(strong('If-Range: "abc"'), tagged(STRONG)),
+            keeps(
+                strong('If-Range: "abc"', "Range: bytes=0-1"),
+                tagged(STRONG, 206, "01", content_range="bytes 0-1/10"),
+            ),
+        ),
+    ),
+    Row(
+        "if-range-strong",
+        "9110 §13.1.5",
+        "MUST",
+        "Compare the tag of `If-Range` by the strong comparison.",
+        "A weak tag, on either side, is never equal.",
+        (
+            keeps(strong('If-Range: W/"abc"', "Range: bytes=0-1"), tagged(STRONG)),
+            keeps(weak('If-Range: "abc"', "Range: bytes=0-1"), tagged(WEAK)),
+        ),
+    ),
+    Row(
+        "if-range-date",
+        "9110 §13.1.5",
+        "MUST",
+        "A date of `If-Range` must be exactly that of the representation.",
+        "One earlier or later gets the whole, and so does one that is not valid.",
+        (
+            keeps(
+                strong(f"If-Range: {MODIFIED}", "Range: bytes=0-1"),
+                tagged(STRONG, 206, "01", content_range="bytes 0-1/10"),
+            ),
+            *each(
+                tagged(STRONG),
+                strong(f"If-Range: {AFTER}", "Range: bytes=0-1"),
+                strong(f"If-Range: {BEFORE}", "Range: bytes=0-1"),
+                strong("If-Range: today", "Range: bytes=0-1"),
+            ),
+        ),
+    ),
+)
+
 LIMITS = (
     Row(
         "field-count",
@@ -1820,6 +2236,7 @@ PARTS: dict[str, tuple[Row, ...]] = {
     "Connections": CONNECTIONS,
     "Expectations": EXPECTATIONS,
     "Answers": ANSWERS,
+    "Conditions and ranges of files": CONDITIONS,
     "Limits, and handlers that fail": LIMITS,
 }
 ROWS: dict[str, Row] = {row.id: row for rows in PARTS.values() for row in rows}
@@ -1838,8 +2255,8 @@ requests cut at every byte; or by the function of that file that it names.
 [http-rules.md](http-rules.md) says which of them fail when a rule is taken out of the sources.
 
 Not here: caches, proxies, TLS and other versions of HTTP, which this server does not do;
-authentication, content negotiation and the meaning of methods, which are the application's;
-conditional requests and ranges (RFC 9110 §13 and §14), which are those of `send_file`.
+authentication, content negotiation and the meaning of methods, which are the application's.
+Conditional requests and ranges (RFC 9110 §13 and §14) are those of `send_file`.
 """
 
 

@@ -18,6 +18,9 @@ METHOD = "crates/http/src/method.rs"
 ANSWER = "crates/http/src/response.rs"
 STATUS = "crates/http/src/status.rs"
 TARGET = "crates/http/src/target.rs"
+CONDITIONAL = "crates/http/src/conditional.rs"
+RANGE = "crates/http/src/range.rs"
+FILE = "crates/server/src/file.rs"
 CLOSE = "crates/server/src/close.rs"
 DOWNLOAD = "crates/server/src/download.rs"
 ENGINE = "crates/server/src/engine.rs"
@@ -606,6 +609,170 @@ RULES: tuple[Rule, ...] = (
         PY_WORKER,
         'format!("{status} {}\\n", reason(status))',
         "String::from(&reason(status)[..0])",
+    ),
+    # Conditions and ranges of files
+    out("etag-sent", FILE, "if !has_own.0 {", "if false {"),
+    out(
+        "last-modified-sent",
+        FILE,
+        "if let (false, Some(modified)) = (has_own.1, modified) {",
+        "if let (true, Some(modified)) = (has_own.1, modified) {",
+    ),
+    out("last-modified-of-the-future", FILE, ".map(|at| at.min(now));", ".map(|at| at.max(1));"),
+    out("if-match", CONDITIONAL, "(Some(matches), _) => matches,", "(Some(_), _) => true,"),
+    out(
+        "if-match-strong",
+        CONDITIONAL,
+        "lists(value, current.etag, Comparison::Strong);",
+        "lists(value, current.etag, Comparison::Weak);",
+    ),
+    out(
+        "if-none-match",
+        CONDITIONAL,
+        "(Some(true), _) if is_get_or_head => return Answer::NotModified,",
+        "(Some(true), _) if is_get_or_head => {}",
+    ),
+    out(
+        "if-none-match-weak",
+        CONDITIONAL,
+        "lists(value, current.etag, Comparison::Weak);",
+        "lists(value, current.etag, Comparison::Strong);",
+    ),
+    out("if-modified-since", CONDITIONAL, "&& modified <= date", "&& modified > date"),
+    out(
+        "if-modified-since-beside-tags",
+        CONDITIONAL,
+        "(None, Single::Once(value)) if is_get_or_head => {",
+        "(_, Single::Once(value)) if is_get_or_head => {",
+    ),
+    out(
+        "condition-dates",
+        CONDITIONAL,
+        "httpdate::parse_http_date(text).ok()?;",
+        "httpdate::parse_http_date(text).unwrap_or_else(|_| std::time::SystemTime::now());",
+    ),
+    out(
+        "condition-dates-repeated",
+        CONDITIONAL,
+        "            _ => Single::Repeated,\n",
+        "            _ => Single::Once(value),\n",
+    ),
+    out(
+        "date-formats",
+        CONDITIONAL,
+        "    let time = httpdate::",
+        "    if text.len() != 29 { return None; }\n    let time = httpdate::",
+    ),
+    out(
+        "if-unmodified-since",
+        CONDITIONAL,
+        "(Some(date), Some(modified)) => modified <= date,",
+        "(Some(date), Some(modified)) => modified <= date || modified > date,",
+    ),
+    out(
+        "if-unmodified-since-beside-tags",
+        CONDITIONAL,
+        "(Some(matches), _) => matches,\n        (None, Single::Once(value)) => match",
+        "(Some(matches), Single::Never | Single::Repeated) => matches,\n"
+        "        (_, Single::Once(value)) => match",
+    ),
+    out(
+        "condition-order",
+        CONDITIONAL,
+        "    if !is_unchanged {\n",
+        "    if !is_unchanged && conditions.if_none_match != Some(true) {\n",
+    ),
+    out("conditions-of-errors", FILE, "if status != 200 || !matches!", "if !matches!"),
+    out(
+        "conditions-of-other-methods",
+        FILE,
+        "if status != 200 || !matches!(method, Method::Get | Method::Head) {",
+        "if status != 200 {",
+    ),
+    out(
+        "range-of-head",
+        CONDITIONAL,
+        "if method != Method::Get || !holds {",
+        "if !holds {",
+        "conditions-of-other-methods",
+    ),
+    out(
+        "304-fields",
+        FILE,
+        '[&b"content-type"[..], b"content-disposition"]',
+        '[&b"content-type"[..], b"etag"]',
+    ),
+    out(
+        "range",
+        CONDITIONAL,
+        "Selected::Range { first, last } => Answer::Partial { first, last },",
+        "Selected::Range { .. } => Answer::Whole,",
+    ),
+    out(
+        "206-fields",
+        FILE,
+        'self.set_field(id, b"Content-Range", range.as_bytes(), true)?;\n                (206,',
+        'self.set_field(id, b"ETag", range.as_bytes(), true)?;\n                (206,',
+    ),
+    out("range-end", RANGE, "last: last.min(len - 1),", "last: last.min(len - 2),"),
+    out(
+        "range-end-of-a-suffix",
+        RANGE,
+        "first: len - suffix.min(len),",
+        "first: len.checked_sub(suffix).unwrap_or(len - 1),",
+        "range-end",
+    ),
+    out("range-numbers", RANGE, ".saturating_mul(10)", ".wrapping_mul(10)"),
+    out(
+        "range-unsatisfiable",
+        RANGE,
+        "_ if first >= len => Selected::Unsatisfiable,",
+        "_ if first >= len => Selected::Whole,",
+    ),
+    out(
+        "range-invalid",
+        RANGE,
+        "if last < first => Selected::Whole,",
+        "if last < first => Selected::Unsatisfiable,",
+    ),
+    out(
+        "range-unit",
+        RANGE,
+        'if !unit.eq_ignore_ascii_case(b"bytes=") {',
+        'if !unit.ends_with(b"=") {',
+    ),
+    out(
+        "range-several",
+        RANGE,
+        "specs.next().is_none().then_some(first)",
+        "Some(first)",
+    ),
+    out(
+        "range-repeated",
+        CONDITIONAL,
+        "let Single::Once(range) = conditions.range else {",
+        "let Single::Once(range) = (match conditions.range {\n"
+        '        Single::Repeated => Single::Once(&b"bytes=0-1"[..]),\n'
+        "        other => other,\n    }) else {",
+    ),
+    out("accept-ranges", FILE, 'b"Accept-Ranges", b"bytes"', 'b"Accept-Ranges", b"none"'),
+    out(
+        "if-range",
+        CONDITIONAL,
+        "if method != Method::Get || !holds {",
+        "if method != Method::Get {",
+    ),
+    out(
+        "if-range-strong",
+        CONDITIONAL,
+        ".is_some_and(|etag| is_equal(tag, etag, Comparison::Strong));",
+        ".is_some_and(|etag| is_equal(tag, etag, Comparison::Weak));",
+    ),
+    out(
+        "if-range-date",
+        CONDITIONAL,
+        "date == modified && modified < now",
+        "date >= modified && modified < now",
     ),
     # Limits, and handlers that fail
     out(

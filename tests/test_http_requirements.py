@@ -261,6 +261,13 @@ def test_overload_is_503_with_retry_after(start: Start) -> None:
     wait_for(lambda: server.get("/").status == 200, "a place is free again")
 
 
+def test_file_from_the_future_was_modified_now(strict: Server) -> None:
+    for method in ("GET", "HEAD"):
+        with strict.client() as client:
+            answer = client.request(method, "/file/future")
+            assert answer.header("Last-Modified") == answer.header("Date")
+
+
 def test_date_is_that_of_the_answer(strict: Server) -> None:
     dates = set()
     with strict.client() as client:

@@ -2,12 +2,41 @@
 
 from __future__ import annotations
 
+import atexit
+import os
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
 from greenlet import GreenletExit
 from theframework import Framework, Request, Response, sleep
 from theframework import _framework_core as core
 
 app = Framework()
 _counted: list[str] = []
+
+_folder = Path(tempfile.mkdtemp())
+_loader = os.getpid()
+
+
+@atexit.register
+def _tidy_up() -> None:
+    # Workers are forked: the folder goes with the process that made it.
+    if os.getpid() == _loader:
+        shutil.rmtree(_folder)
+
+
+def _digits(name: str, modified: float) -> Path:
+    path = _folder / name
+    path.write_bytes(b"0123456789")
+    os.utime(path, (modified, modified))
+    return path
+
+
+# Sun, 06 Nov 1994 08:49:37 GMT, the RFC's example of a date.
+_FILE = _digits("file", 784_111_777)
+_FUTURE = _digits("future", time.time() + 86_400)
 
 
 @app.route("/")
@@ -178,6 +207,31 @@ def stream_of_5(request: Request, response: Response) -> None:
 def stream_fails(request: Request, response: Response) -> None:
     response.stream(["hel"])
     raise RuntimeError("a secret detail")
+
+
+@app.route("/file", methods=["GET", "POST"])
+def file(request: Request, response: Response) -> None:
+    response.send_file(_FILE, "text/plain")
+
+
+@app.route("/file/future")
+def file_from_the_future(request: Request, response: Response) -> None:
+    response.send_file(_FUTURE, "text/plain")
+
+
+@app.route("/file/tagged/{kind}")
+def tagged_file(request: Request, response: Response) -> None:
+    """With validators of the handler's own, and what caches want to know."""
+    response.set_header("ETag", {"strong": '"abc"', "weak": 'W/"abc"'}[request.params["kind"]])
+    response.set_header("Cache-Control", "max-age=60")
+    response.set_header("Vary", "Accept")
+    response.send_file(_FILE, "text/plain")
+
+
+@app.route("/file/status/{code}")
+def file_with_status(request: Request, response: Response) -> None:
+    response.set_status(int(request.params["code"]))
+    response.send_file(_FILE, "text/plain")
 
 
 @app.route("/upload", methods=["POST"], stream=True)
