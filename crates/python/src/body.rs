@@ -7,6 +7,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 use theframework_io::KeptBytes;
 
+use crate::heap;
+
 /// The bytes of one response body.
 #[derive(Debug)]
 pub(crate) enum PyBody {
@@ -38,8 +40,10 @@ unsafe impl KeptBytes for PyBody {
         // `len` bytes, or null with an exception; making it runs no other code. Nobody else has a
         // reference until the hub gives the object to a handler.
         unsafe {
-            let object =
-                ffi::PyBytes_FromStringAndSize(std::ptr::null(), isize::try_from(len).ok()?);
+            let size = isize::try_from(len).ok()?;
+            let object = heap::from_heap(len, || {
+                ffi::PyBytes_FromStringAndSize(std::ptr::null(), size)
+            });
             if object.is_null() {
                 ffi::PyErr_Clear();
                 return None;
