@@ -9,6 +9,7 @@ import email.utils
 import re
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -310,8 +311,13 @@ def test_slow_body_is_408(start: Start) -> None:
         assert 0.2 < time.monotonic() - began < 2
 
 
-def test_answer_that_nobody_reads_is_given_up(start: Start) -> None:
-    server = start("--write-timeout", "0.3", app=APP)
+def test_answer_that_nobody_reads_is_given_up(start: Start, tmp_path: Path) -> None:
+    """On TCP the kernel does it too; on a unix socket nobody else would."""
+    _never_read_from(start("--write-timeout", "0.3", app=APP))
+    _never_read_from(start("--write-timeout", "0.3", "-b", f"unix:{tmp_path / 'socket'}", app=APP))
+
+
+def _never_read_from(server: Server) -> None:
     before = server.descriptors()
     with Client(server.address, receive_buffer=4096) as client:
         client.send(request("GET", "/large"))
