@@ -7,11 +7,11 @@ while its workers are exchanged one after the other; every answer is checked, me
 
 One of two workers lives from start to end; half of the good clients stay with it, so that its load
 is the same throughout. The other is told to end every 20 seconds, in the middle of its work, and is
-replaced. The lasting worker's private memory must stay within 2 %, at rest and under load. At rest:
-when all clients have paused for 25 seconds, behind the first fifth of the time and at the end.
-Under load: the means of eight windows, from a tenth of the time behind the first pause on (a worker
-at rest gives its memory back, and warms up again). Exit status 1 on a wrong answer, on too few
-requests, or on memory that grows.
+replaced. The lasting worker's resident memory must stay within 2 %, at rest and under load; the
+private part of it is told beside it. At rest: when all clients have paused for 25 seconds, behind
+the first fifth of the time and at the end. Under load: the means of eight windows, from a tenth of
+the time behind the first pause on (a worker at rest gives its memory back, and warms up again).
+Exit status 1 on a wrong answer, on too few requests, or on memory that grows.
 """
 
 from __future__ import annotations
@@ -337,14 +337,19 @@ def _run(what: Callable[..., None], address: Address, counters: Counters, *optio
 
 @dataclass
 class Sample:
-    """The lasting worker at a moment: private memory, live bytes of the core, and the blocks of the
-    interpreter's allocator."""
+    """The lasting worker at a moment: resident memory and the private part of it in KiB, live bytes
+    of the core, and the blocks of the interpreter's allocator."""
 
     seconds: float
     answered: int
-    kib: int
+    resident: int
+    private: int
     live: int
     blocks: int
+
+
+def _spread(windows: list[float]) -> float:
+    return max(windows) / min(windows) - 1
 
 
 @dataclass
@@ -365,26 +370,19 @@ class Soak:
             self.monitor.close()
             self.monitor = self.server.client()
 
-    @property
-    def windows(self) -> list[float]:
-        """Mean memory under load in each window behind the warm-up, in KiB."""
+    def windows(self, of: Callable[[Sample], int]) -> list[float]:
+        """Means under load of each window behind the warm-up."""
         began, last = self.rests[0].seconds + self.seconds / 10, self.samples[-1].seconds
         windows: list[list[int]] = [[] for _ in range(WINDOWS)]
         for sample in self.samples:
             if sample.seconds > began:
                 at = int((sample.seconds - began) / (last - began) * WINDOWS)
-                windows[min(at, WINDOWS - 1)].append(sample.kib)
+                windows[min(at, WINDOWS - 1)].append(of(sample))
         return [mean(window) for window in windows]
 
-    @property
-    def spread(self) -> float:
-        """Between the windows under load."""
-        return max(self.windows) / min(self.windows) - 1
-
-    @property
-    def growth(self) -> float:
+    def growth(self, of: Callable[[Sample], int]) -> float:
         """From the rest behind the warm-up to that at the end."""
-        return self.rests[-1].kib / self.rests[0].kib - 1
+        return of(self.rests[-1]) / of(self.rests[0]) - 1
 
     def run(self) -> None:
         self._load(self.seconds / 5)
@@ -426,26 +424,36 @@ class Soak:
     def _sample(self) -> Sample:
         held = self.monitor.get("/memory").json()
         now = time.monotonic() - _BEGAN
-        kib = _private_kib(self.lasting)
-        return Sample(now, self.counters.total, kib, held["live"], held["blocks"])
+        memory = _memory_kib(self.lasting)
+        return Sample(now, self.counters.total, *memory, held["live"], held["blocks"])
 
     def print(self, what: str, sample: Sample) -> None:
         counts = ", ".join(f"{n.value:,} {k}" for k, n in self.counters.answered.items())
         print(
-            f"{sample.seconds:6.0f} s  {what}{sample.kib:,} KiB, {sample.live:,} live bytes, "
-            f"{sample.blocks:,} blocks; {sample.answered:,} requests ({counts}), "
+            f"{sample.seconds:6.0f} s  {what}{sample.resident:,} KiB, {sample.private:,} private, "
+            f"{sample.live:,} live bytes, {sample.blocks:,} blocks; "
+            f"{sample.answered:,} requests ({counts}), "
             f"{self.exchanges} workers exchanged",
             flush=True,
         )
 
 
-def _private_kib(pid: int) -> int:
+def _resident(sample: Sample) -> int:
+    return sample.resident
+
+
+def _private(sample: Sample) -> int:
+    return sample.private
+
+
+def _memory_kib(pid: int) -> tuple[int, int]:
+    """Resident memory, and the part of it that is private."""
     try:
         text = Path(f"/proc/{pid}/smaps_rollup").read_text()
     except (FileNotFoundError, ProcessLookupError):
-        return 0
-    found = re.findall(r"^Private_(?:Dirty|Clean): +(\d+) kB", text, re.MULTILINE)
-    return sum(map(int, found))
+        return 0, 0
+    found = {name: int(kib) for name, kib in re.findall(r"^(\w+): +(\d+) kB", text, re.MULTILINE)}
+    return found["Rss"], found["Private_Dirty"] + found["Private_Clean"]
 
 
 @contextlib.contextmanager
@@ -474,7 +482,7 @@ def picture(soak: Soak) -> str:
     """Memory and requests over time, as SVG."""
     width, height, left, bottom = 720, 240, 60, 30
     last = soak.samples[-1]
-    kib_max = max(sample.kib for sample in soak.samples) * 1.2
+    kib_max = max(sample.resident for sample in soak.samples) * 1.2
 
     def points(value: Callable[[Sample], float], top: float) -> str:
         return " ".join(
@@ -483,7 +491,7 @@ def picture(soak: Soak) -> str:
             for sample in soak.samples
         )
 
-    memory = points(lambda sample: sample.kib, kib_max)
+    resident, private = points(_resident, kib_max), points(_private, kib_max)
     requests = points(lambda sample: sample.answered, last.answered)
     style = 'fill="none" stroke-width="2"'
     return "\n".join(
@@ -492,9 +500,10 @@ def picture(soak: Soak) -> str:
             'font-family="sans-serif" font-size="12">',
             f'<rect width="{width}" height="{height}" fill="white"/>',
             f'<polyline points="{requests}" stroke="#bbb" {style}/>',
-            f'<polyline points="{memory}" stroke="#06c" {style}/>',
-            f'<text x="{left}" y="14" fill="#06c">private memory of the lasting worker: '
-            f"{last.kib:,} KiB at the end</text>",
+            f'<polyline points="{resident}" stroke="#06c" {style}/>',
+            f'<polyline points="{private}" stroke="#6af" {style}/>',
+            f'<text x="{left}" y="14" fill="#06c">resident memory of the lasting worker, and the '
+            f"private part: {last.resident:,} and {last.private:,} KiB at the end</text>",
             f'<text x="{left}" y="30" fill="#777">requests: {last.answered:,}</text>',
             f'<line x1="{left}" y1="{height - bottom}" x2="{width}" y2="{height - bottom}" '
             'stroke="black"/>',
@@ -510,10 +519,14 @@ def report(soak: Soak, driver: str) -> str:
     last = soak.samples[-1]
     counts = "\n".join(f"| {k} | {n.value:,} |" for k, n in soak.counters.answered.items())
     rests = "\n".join(
-        f"| {when} | {rest.kib:,} | {rest.live:,} | {rest.blocks:,} |"
+        f"| {when} | {rest.resident:,} | {rest.private:,} | {rest.live:,} | {rest.blocks:,} |"
         for when, rest in zip(("behind the warm-up", "at the end"), soak.rests, strict=True)
     )
-    windows = ", ".join(f"{window:,.0f}" for window in soak.windows)
+    resident, private = soak.windows(_resident), soak.windows(_private)
+    windows = "\n".join(
+        f"| {number} | {one:,.0f} | {other:,.0f} |"
+        for number, (one, other) in enumerate(zip(resident, private, strict=True), 1)
+    )
     return f"""# Soak on {driver}
 
 Written by `python -m tests.soak --driver {driver}`: {last.seconds:.0f} s,
@@ -522,13 +535,19 @@ Written by `python -m tests.soak --driver {driver}`: {last.seconds:.0f} s,
 
 The worker that lived throughout, when all clients had paused for {REST_SECONDS:.0f} s:
 
-| | private memory (KiB) | live bytes of the core | blocks of the interpreter |
-| --- | ---: | ---: | ---: |
+| | resident memory (KiB) | of it private | live bytes of the core | blocks of the interpreter |
+| --- | ---: | ---: | ---: | ---: |
 {rests}
 
-Growth at rest: {soak.growth:+.1%}. Under load its private memory was, in the means of {WINDOWS}
-windows behind the warm-up: {windows} KiB; between the least
-and the most: {soak.spread:.1%}.
+Growth at rest: {soak.growth(_resident):+.1%}, of the private part {soak.growth(_private):+.1%}.
+
+Under load, the means of {WINDOWS} windows behind the warm-up:
+
+| window | resident (KiB) | of it private |
+| --- | ---: | ---: |
+{windows}
+
+Between the least and the most: {_spread(resident):.1%}, of the private part {_spread(private):.1%}.
 
 | clients | answered or ended as they must |
 | --- | ---: |
@@ -578,10 +597,10 @@ def main() -> int:
         if options.page is not None:
             options.page.write_text(text)
             options.page.with_suffix(".svg").write_text(picture(soak))
-        if soak.growth > GROWTH_MAX:
-            problems.append(f"memory at rest grew by {soak.growth:.1%}")
-        if soak.spread > GROWTH_MAX:
-            problems.append(f"memory under load was not flat: {soak.spread:.1%}")
+        if (growth := soak.growth(_resident)) > GROWTH_MAX:
+            problems.append(f"resident memory at rest grew by {growth:.1%}")
+        if (spread := _spread(soak.windows(_resident))) > GROWTH_MAX:
+            problems.append(f"resident memory under load was not flat: {spread:.1%}")
     if troubles:
         problems.append(f"{len(troubles)} tracebacks in the log")
     if counters.total < options.requests:

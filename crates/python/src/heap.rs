@@ -8,9 +8,10 @@
 /// Objects below this size come from the heap, not from mappings of their own: the most that glibc takes.
 #[cfg(target_env = "gnu")]
 const MAPPED_MIN: libc::c_int = 32 * 1024 * 1024;
-/// This much free memory is kept at the end of the heap.
+/// This much free memory is kept at the end of the heap: two bodies of 64 MiB and more, since one is let
+/// go a little after the next has come.
 #[cfg(target_env = "gnu")]
-const KEPT_MAX: libc::c_int = 128 * 1024 * 1024;
+const KEPT_MAX: libc::c_int = 256 * 1024 * 1024;
 /// How many mappings glibc may make, unless it is told otherwise.
 #[cfg(target_env = "gnu")]
 const MAPPINGS_MAX: libc::c_int = 65_536;
