@@ -5,9 +5,10 @@
 
 In each mode: honest clients alone, then with 1,000 hostile connections, then with more of them
 than `max_connections` allows. A mode in which the p99 is more than doubled is measured once again,
-since one percent of a minute is little: both are told, and the second one counts. Honest clients ask at a fixed rate, and a latency counts from the
-moment at which its request was due (tests/honest.py). slowhttptest starts anew when the server has
-ended its last connection, until the honest clients are done.
+since one percent of a minute is little: both are told, and the second one counts. Honest clients
+ask at a fixed rate, and a latency counts from the moment at which its request was due
+(tests/honest.py). slowhttptest starts anew when the server has ended its last connection, until the
+honest clients are done.
 """
 
 from __future__ import annotations
