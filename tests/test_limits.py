@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from pathlib import Path
 
 import pytest
 
@@ -219,6 +220,26 @@ def test_client_that_does_not_read_is_closed(start: Start) -> None:
         client.read()
     client.close()
     assert server.get("/").whole() == HELLO
+
+
+def test_kernel_holds_little_for_a_client_that_does_not_read(start: Start) -> None:
+    """Not what fits its largest send buffer: four megabytes."""
+    server = start()
+    with Client(server.address, receive_buffer=4096) as client:
+        client.send(request("GET", f"/large/{32 << 20}"))
+        wait_for(lambda: _send_queue(server, client) > 0, "the response begins")
+        time.sleep(0.3)
+        assert _send_queue(server, client) <= 256 << 10
+
+
+def _send_queue(server: Server, client: Client) -> int:
+    """Bytes that the kernel holds for this client, on the server's side."""
+    ports = f":{server.address[1]:04X}", f":{client.socket.getsockname()[1]:04X}"
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, own, peer, _, queues, *_ = line.split()
+        if (own[-5:], peer[-5:]) == ports:
+            return int(queues.split(":")[0], 16)
+    return 0
 
 
 def _fewer(server: Server, before: dict[int, int]) -> bool:

@@ -20,6 +20,7 @@ from theframework.log import logger
 
 _SOMAXCONN = "/proc/sys/net/core/somaxconn"
 _INT_MAX = (1 << 31) - 1
+_UNSENT_MAX = 128 << 10
 _IPV4_ANY = "0.0.0.0"  # noqa: S104 - compared with, not bound to
 
 
@@ -82,11 +83,14 @@ def open_listeners(
 
 
 def _limit_untaken(sock: socket.socket, write_timeout: float) -> None:
-    """Have the kernel drop what a peer does not take for as long as `write_timeout`.
+    """Limit what the kernel holds for a peer that takes little or nothing.
 
-    Accepted sockets inherit it, at no cost. Without it a slow reader holds the kernel's memory for
-    minutes after its connection was closed here: the kernel goes on trying to deliver.
+    Accepted sockets inherit both, at no cost. At most `_UNSENT_MAX` bytes wait in it to be sent: it
+    would take four megabytes of a response, and cut them into packets as small as a hostile peer
+    likes, which hold four times their bytes. And it drops what is not taken for as long as
+    `write_timeout`: without that it goes on trying to deliver for minutes after our own close.
     """
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_MAX)
     if write_timeout > 0:
         milliseconds = min(max(round(write_timeout * 1000), 1), _INT_MAX)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
