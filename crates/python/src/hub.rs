@@ -26,7 +26,6 @@ use std::collections::VecDeque;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::sync::Mutex;
-use std::time::Instant;
 
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
 use pyo3::ffi;
@@ -56,7 +55,9 @@ const IDLE_WORKERS_MAX: usize = 4096;
 const TRIM_US: u64 = 10_000_000;
 /// A worker under load leaves so many trims out for each millisecond that giving the heap's free
 /// memory back has taken.
-const HEAP_PAUSE_PER_MS: u32 = 6;
+const HEAP_PAUSE_PER_MS: u32 = 2;
+/// So many trims of a worker without requests give the heap's free memory back.
+const IDLE_TRIMS: u32 = 6;
 /// How often a greenlet that waits again is told that the hub ends.
 const END_ROUNDS: usize = 8;
 /// How long a handler may go on after its timeout was raised in it.
@@ -100,9 +101,10 @@ pub(crate) struct Hub {
     /// The fewest that were idle since the last trim: nobody has needed those.
     idle_min: Cell<usize>,
     trims: Cell<bool>,
-    /// Requests so far, as of the last trim, and whether there were none before it.
+    /// Requests so far, as of the last trim.
     requests_trimmed: Cell<u64>,
-    was_idle: Cell<bool>,
+    /// Trims without requests before them, one behind the other.
+    idle_trims: Cell<u32>,
     /// Trims until the heap's free memory is given back again.
     heap_pause: Cell<u32>,
     waits: RefCell<Slab<Wait>>,
@@ -368,26 +370,10 @@ impl Hub {
         }
     }
 
-    /// Lets go of half of the workers that nobody has needed since the last trim, and of the heap's
-    /// free memory: under load the more seldom the longer that takes, else once when there were no
-    /// requests since the last trim.
+    /// Lets go of half of the workers that nobody has needed since the last trim, and then of the heap's
+    /// free memory: under load the more seldom the longer that takes; without requests a few times, until
+    /// little is left of what a burst had made.
     fn trim(&self) {
-        let requests = self.with(|engine| engine.stats().requests).unwrap_or(0);
-        let is_idle = self.requests_trimmed.replace(requests) == requests;
-        let was_idle = self.was_idle.replace(is_idle);
-        let is_time = if is_idle {
-            !was_idle
-        } else {
-            self.heap_pause.get() == 0
-        };
-        if is_time {
-            let started = Instant::now();
-            heap::give_back();
-            let took_ms = started.elapsed().as_millis() as u32;
-            self.heap_pause.set(took_ms * HEAP_PAUSE_PER_MS);
-        } else {
-            self.heap_pause.set(self.heap_pause.get().saturating_sub(1));
-        }
         let let_go = {
             let mut idle = self.idle.borrow_mut();
             let kept = idle.len() - self.idle_min.get().div_ceil(2);
@@ -398,6 +384,25 @@ impl Hub {
             std::mem::replace(&mut *idle, warm)
         };
         drop(let_go);
+        let requests = self.with(|engine| engine.stats().requests).unwrap_or(0);
+        let is_idle = self.requests_trimmed.replace(requests) == requests;
+        let idle_trims = if is_idle {
+            self.idle_trims.get() + 1
+        } else {
+            0
+        };
+        self.idle_trims.set(idle_trims.min(IDLE_TRIMS + 1));
+        let is_time = if is_idle {
+            idle_trims <= IDLE_TRIMS
+        } else {
+            self.heap_pause.get() == 0
+        };
+        if is_time {
+            let took_ms = heap::give_back().as_millis() as u32;
+            self.heap_pause.set(took_ms * HEAP_PAUSE_PER_MS);
+        } else {
+            self.heap_pause.set(self.heap_pause.get().saturating_sub(1));
+        }
     }
 
     fn run_loop(&self, py: Python<'_>) -> PyResult<()> {
@@ -714,7 +719,7 @@ pub(crate) fn serve(
         idle_min: Cell::new(0),
         trims: Cell::new(false),
         requests_trimmed: Cell::new(0),
-        was_idle: Cell::new(false),
+        idle_trims: Cell::new(0),
         heap_pause: Cell::new(0),
         waits: RefCell::new(Slab::new()),
         woken: RefCell::default(),
