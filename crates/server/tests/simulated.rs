@@ -1226,7 +1226,33 @@ fn a_worker_with_nothing_to_do_turns_once_in_ten_seconds() {
         world.turn();
         let at_ms = turns * 10_000;
         assert!((at_ms..at_ms + 5).contains(&world.now_ms()));
+        assert_eq!(world.engine.stats().turns, turns);
     }
+}
+
+#[test]
+fn a_worker_does_not_wait_while_something_is_ready_or_due() {
+    let mut world = World::new(Config::default());
+    let client = world.client();
+    world.send(client, GET);
+    while world.engine.ready_len() == 0 {
+        world.turn();
+    }
+    let began_us = world.engine.clock_us();
+    for _ in 0..10 {
+        world.turn();
+    }
+    assert!(world.engine.clock_us() < began_us + 1000, "a request waits");
+    world.engine.next_ready().unwrap();
+    world.engine.set_timer(world.engine.clock_us() + 5000, 7);
+    while world.engine.due_len() == 0 {
+        world.turn();
+    }
+    let began_us = world.engine.clock_us();
+    for _ in 0..10 {
+        world.turn();
+    }
+    assert!(world.engine.clock_us() < began_us + 1000, "a timer is due");
 }
 
 /// Answers for two seconds, and compares the dates.
