@@ -302,6 +302,19 @@ fn requests_of_one_connection_give_way_to_others_after_thirty_two() {
 }
 
 #[test]
+fn the_next_request_of_a_pipeline_is_counted_among_those_that_wait() {
+    let mut world = World::new(Config::default());
+    let client = world.client();
+    world.send(client, GET.repeat(2));
+    let id = world.next();
+    assert_eq!(world.engine.ready_len(), 0);
+    world.engine.respond(id, 200, Body::Copied(b"x"));
+    assert_eq!(world.engine.ready_len(), 1);
+    assert!(world.engine.next_ready().is_some());
+    assert_eq!(world.engine.ready_len(), 0);
+}
+
+#[test]
 fn a_body_may_be_as_large_as_the_limit_and_no_larger() {
     for (head, tail) in [
         ("Content-Length: 100\r\n\r\n", ""),
@@ -1790,4 +1803,25 @@ fn a_streamed_answer_ends_the_connection_when_it_has_to_and_says_so_when_it_is_k
         assert!(answer.as_bytes().ends_with(piece), "{case}: {answer}");
         assert_eq!(is_ended(&world, client), ends, "{case}");
     }
+}
+
+#[test]
+fn a_handler_that_is_given_up_loses_its_client_and_nothing_else() {
+    let mut world = World::new(Config::default());
+    let client = world.client();
+    world.send(client, upload(10));
+    let id = world.next();
+    assert!(world.engine.wait_for_body(id, 7));
+    world.engine.abandon(id);
+    assert_eq!(world.due(), 7, "it waits for nothing any more");
+    settle(&mut world);
+    assert_eq!(world.engine.connection_count(), 0);
+    assert_eq!(world.engine.exchange_count(), 1);
+    assert!(world.engine.request(id).is_none());
+    assert!(world.engine.is_disconnected(id));
+    assert_eq!(world.engine.body_state(id), BodyState::Gone);
+    assert_eq!(world.engine.room(id), Room::Gone);
+    assert!(!world.engine.respond(id, 200, copied(b"late")));
+    assert_eq!(world.engine.exchange_count(), 0);
+    assert_eq!(world.engine.next_due(), None);
 }
