@@ -5,7 +5,7 @@
 
 use theframework_http::Framing;
 use theframework_io::{Driver, KeptBytes};
-use theframework_memory::Key;
+use theframework_memory::{Chunk, Key};
 
 use crate::accept::RESERVE;
 use crate::close::{DRAIN_IDLE_MS, LINGER_MS};
@@ -37,6 +37,21 @@ pub struct Held {
     pub queued: usize,
 }
 
+/// What an engine keeps although nobody uses it, so that the next one finds it there.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
+pub struct Spare {
+    /// Exchanges, each with an arena.
+    pub exchanges: usize,
+    /// Writes, each with the first buffer of its arena.
+    pub writes: usize,
+    /// Boxes for bodies.
+    pub fillings: usize,
+    /// Chunks, blocks and buffers, in bytes.
+    pub bytes: usize,
+    /// Slots for connections, exchanges and files, taken ones included.
+    pub slots: usize,
+}
+
 macro_rules! must {
     ($holds:expr, $($text:tt)*) => {
         if !$holds {
@@ -64,6 +79,23 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             buffers: self.buffers.live() - self.writes.idle_len(),
             timers: timers.count(),
             queued: self.ready_len() + listed.count(),
+        }
+    }
+
+    /// What it keeps for later.
+    pub fn spare(&self) -> Spare {
+        let chunks = self.chunks.cached() * size_of::<Chunk>();
+        let slots = [
+            self.connections.capacity(),
+            self.exchanges.capacity(),
+            self.files.capacity(),
+        ];
+        Spare {
+            exchanges: self.exchange_pool.idle_len(),
+            writes: self.writes.idle_len(),
+            fillings: self.fillings.len(),
+            bytes: chunks + self.blocks.cached_bytes() + self.buffers.cached_bytes(),
+            slots: slots.into_iter().sum(),
         }
     }
 

@@ -135,7 +135,8 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             now_us: 0,
             now_ms: 0,
             waited_ms: 0,
-            date_ms: 1000,
+            // With the first turn: where in its second the worker starts is not known yet.
+            date_ms: 0,
             trim_ms: TRIM_MS,
             must_not_wait: false,
         }
@@ -210,10 +211,11 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             return Wait::Poll;
         }
         let now_us = self.clock_us();
-        // Without a timer there is still idle memory to let go of.
+        // Idle memory is let go of whatever the timers are: one may be hours away.
+        let trim_us = self.trim_ms * 1000;
         let at_us = match self.wheel.next_tick() {
-            Some(tick) => tick * TICK_US,
-            None => self.trim_ms * 1000,
+            Some(tick) => trim_us.min(tick * TICK_US),
+            None => trim_us,
         };
         match at_us.checked_sub(now_us) {
             None | Some(0) => Wait::Poll,

@@ -389,6 +389,11 @@ impl<B> ExchangePool<B> {
         }
     }
 
+    #[cfg(feature = "audit")]
+    pub(crate) fn idle_len(&self) -> usize {
+        self.idle.len()
+    }
+
     /// Lets go of half of what nobody has needed since the last trim.
     pub(crate) fn trim(&mut self) {
         self.idle

@@ -41,7 +41,7 @@ mod upload;
 
 pub use accept::{AcceptMode, Peers};
 #[cfg(feature = "audit")]
-pub use audit::Held;
+pub use audit::{Held, Spare};
 pub use config::{Config, HeaderMap};
 pub use download::{Room, WriteError};
 pub use engine::{Engine, Stats};

@@ -642,3 +642,114 @@ fn an_http_1_0_client_is_told_how_it_goes_on() {
         world.assert_clean();
     }
 }
+
+/// How many bytes each read of a file has brought.
+fn reads(trace: &[String]) -> Vec<usize> {
+    let lines = trace
+        .iter()
+        .filter_map(|line| line.split_once("the server reads "));
+    lines
+        .map(|(_, rest)| rest.split_once(' ').unwrap().0.parse().unwrap())
+        .collect()
+}
+
+#[test]
+fn a_file_is_read_in_windows_of_128_kib_each_with_what_goes_before_it() {
+    const WINDOW: usize = 128 * 1024;
+    for before in [0, 60_000] {
+        let mut world = World::new(0);
+        let client = world.client_with(2_000_000);
+        world.send(client, &"GET /a HTTP/1.1\r\nHost: x\r\n\r\n".repeat(2));
+        let id = world.next();
+        world.net.borrow_mut().start_trace();
+        world
+            .engine
+            .respond(id, 200, Body::Copied(&vec![b'x'; before]));
+        let id = world.engine.next_ready().unwrap();
+        let file = world.open(&pattern(1_000_000));
+        assert!(world.engine.send_file(id, 200, file));
+        let (got, _) = world.read(client, 2_000_000, |got| answers(got).len() == 2);
+        let trace = world.net.borrow_mut().take_trace();
+        let first = WINDOW - (got.len() - 1_000_000);
+        let windows = (1_000_000 - first) / WINDOW;
+        let mut expected = vec![WINDOW; windows + 1];
+        expected[0] = first;
+        expected.push((1_000_000 - first) % WINDOW);
+        assert_eq!(reads(&trace), expected, "behind {before} bytes");
+        world.net.borrow_mut().client_close(client);
+        world.assert_clean();
+    }
+}
+
+#[test]
+fn behind_much_that_waits_half_a_window_is_read() {
+    let mut world = World::new(0);
+    let client = world.client_with(1000);
+    world.send(client, &"GET /a HTTP/1.1\r\nHost: x\r\n\r\n".repeat(2));
+    let id = world.next();
+    // It stays in flight, so that what comes behind it has to wait.
+    world
+        .engine
+        .respond(id, 200, Body::Kept(vec![b'x'; 10_000].into()));
+    world.turn();
+    let id = world.next();
+    for name in [&b"X-One"[..], b"X-Two", b"X-Three"] {
+        world
+            .engine
+            .set_field(id, name, &vec![b'v'; 50_000], true)
+            .unwrap();
+    }
+    world.net.borrow_mut().start_trace();
+    let file = world.open(&pattern(100_000));
+    assert!(world.engine.send_file(id, 200, file));
+    let (got, _) = world.read(client, 1000, |got| answers(got).len() == 2);
+    let trace = world.net.borrow_mut().take_trace();
+    assert_eq!(reads(&trace), [64 * 1024, 100_000 - 64 * 1024]);
+    assert!(answers(&got)[1].1 == pattern(100_000));
+    world.net.borrow_mut().client_close(client);
+    world.assert_clean();
+}
+
+#[test]
+fn a_file_does_not_follow_the_head_of_another_response() {
+    let mut world = World::new(0);
+    let client = world.client();
+    world.send(client, "GET /a HTTP/1.1\r\nHost: x\r\n\r\n");
+    let id = world.next();
+    assert!(world.engine.start_response(id, 200, None));
+    let file = world.open(b"0123456789");
+    assert!(!world.engine.send_file(id, 200, file));
+    let (got, is_end) = world.read(client, 1000, |_| false);
+    let (head, body) = split(&got);
+    assert!(head.ends_with("Transfer-Encoding: chunked\r\n"), "{head}");
+    assert!(is_end && body.is_empty());
+    world.net.borrow_mut().client_close(client);
+    world.assert_clean();
+}
+
+#[test]
+fn without_memory_for_a_read_the_connection_ends() {
+    for turns in 0..12 {
+        let mut world = World::new(0);
+        let client = world.client();
+        world.send(client, "GET /a HTTP/1.1\r\nHost: x\r\n\r\n");
+        let id = world.next();
+        let file = world.open(&pattern(400_000));
+        if turns == 0 {
+            world.net.borrow_mut().faults.no_slot = 1000;
+        }
+        assert!(world.engine.send_file(id, 200, file));
+        let mut got = Vec::new();
+        for _ in 1..turns {
+            world.turn_a_while();
+            let mut net = world.net.borrow_mut();
+            net.client_read(client, 20_000, &mut got);
+        }
+        world.net.borrow_mut().faults.no_slot = 1000;
+        let (_, _) = world.read(client, 20_000, |_| false);
+        assert_eq!(world.engine.exchange_count(), 0);
+        world.net.borrow_mut().faults.no_slot = 0;
+        world.net.borrow_mut().client_close(client);
+        world.assert_clean();
+    }
+}

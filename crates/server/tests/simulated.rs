@@ -9,9 +9,12 @@ use std::rc::Rc;
 
 use theframework::{
     AcceptMode, Body, BodyState, Config, Engine, ExchangeId, PeerSlot, Peers, Room, Route, Router,
-    SlotPeers, StreamLimit, WriteError,
+    SlotPeers, Spare, StreamLimit, WriteError,
 };
+use theframework_http::parse_date;
 use theframework_io::sim::{ClientId, Faults, Net, NoAgenda, SimDriver, SimSocket};
+use theframework_io::{Driver as _, Wait};
+use theframework_memory::RECYCLES;
 
 type Kept = Box<[u8]>;
 
@@ -54,9 +57,19 @@ impl World {
     fn listening(config: Config, mode: AcceptMode) -> Self {
         let net = Rc::new(RefCell::new(Net::new(1, Faults::default())));
         let driver = SimDriver::new(&net, Rc::new(RefCell::new(NoAgenda)), 8).unwrap();
+        World::on(net, driver, config, mode)
+    }
+
+    fn on(
+        net: Rc<RefCell<Net>>,
+        driver: SimDriver<Kept>,
+        config: Config,
+        mode: AcceptMode,
+    ) -> Self {
         let mut router = Router::new();
         router.add("/", "GET", 0).unwrap();
         router.add("/up", "POST", 1).unwrap();
+        router.add("/users/{id}/{*rest}", "GET", 2).unwrap();
         router.stream(1, StreamLimit::Default);
         let mut engine = Engine::new(driver, config, Rc::new(router));
         let listener = net.borrow_mut().listen();
@@ -286,6 +299,19 @@ fn requests_of_one_connection_give_way_to_others_after_thirty_two() {
     }
     // The first one and the thirty-two that follow it.
     assert_eq!(taken.iter().position(|&is_modest| is_modest), Some(33));
+}
+
+#[test]
+fn the_next_request_of_a_pipeline_is_counted_among_those_that_wait() {
+    let mut world = World::new(Config::default());
+    let client = world.client();
+    world.send(client, GET.repeat(2));
+    let id = world.next();
+    assert_eq!(world.engine.ready_len(), 0);
+    world.engine.respond(id, 200, Body::Copied(b"x"));
+    assert_eq!(world.engine.ready_len(), 1);
+    assert!(world.engine.next_ready().is_some());
+    assert_eq!(world.engine.ready_len(), 0);
 }
 
 #[test]
@@ -931,6 +957,8 @@ fn what_has_no_body_is_framed_as_such() {
         (204, None, ""),
         (204, Some(3), ""),
         (304, Some(3), ""),
+        (205, None, "Content-Length: 0"),
+        (205, Some(3), "Content-Length: 0"),
         (200, Some(3), "Content-Length: 3"),
         (200, None, "Transfer-Encoding: chunked"),
     ] {
@@ -948,7 +976,7 @@ fn what_has_no_body_is_framed_as_such() {
             .collect();
         assert_eq!(fields.concat(), framing, "{status} {length:?}");
         let expected = match framing {
-            "" => "",
+            "" | "Content-Length: 0" => "",
             "Content-Length: 3" => "abc",
             _ => "3\r\nabc\r\n0\r\n\r\n",
         };
@@ -1128,26 +1156,672 @@ fn what_is_long_of_a_body_that_streams_comes_in_large_pieces_and_one_at_a_time()
     const BUFFERS: usize = 8 * 4096;
     const SPACE: usize = 64 * 1024;
     const LEN: usize = 300_000;
+    let body = "x".repeat(LEN);
+    let chunked = "POST /up HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
+    for (head, body) in [
+        (upload(LEN), body.clone()),
+        (
+            chunked.to_owned(),
+            format!("{LEN:x}\r\n{body}\r\n0\r\n\r\n"),
+        ),
+    ] {
+        let mut world = World::new(Config::default());
+        let client = {
+            let mut net = world.net.borrow_mut();
+            net.connect(world.listener, 100_000, LEN + 1000).unwrap()
+        };
+        world.send(client, head);
+        let id = world.next();
+        world.send(client, body);
+        let (mut taken, mut largest) = (0, 0);
+        while taken < LEN {
+            world.engine.wait_for_body(id, 7);
+            world.due();
+            // What is not taken stays in the socket.
+            settle(&mut world);
+            let piece = world.engine.take_body(id, LEN, <[u8]>::len).unwrap();
+            assert!(piece <= SPACE, "{piece} at once");
+            largest = largest.max(piece);
+            taken += piece;
+        }
+        assert!(largest > BUFFERS, "{largest} at once");
+        settle(&mut world);
+        assert_eq!(world.engine.body_state(id), BodyState::Ended);
+        world.engine.respond(id, 200, copied(b""));
+    }
+}
+
+#[test]
+fn whether_a_wait_would_return_at_once_can_be_asked() {
+    let mut world = World::new(Config::default());
+    let client = world.client();
+    let id = world.ask(client);
+    world.engine.respond(id, 200, copied(b"x"));
+    world.wait(50);
+    settle(&mut world);
+    assert!(!world.engine.has_events());
+
+    // A timer of this engine's: one that has come, and one that has not.
+    world.engine.set_timer(world.engine.clock_us() + 5000, 7);
+    assert!(!world.engine.has_events());
+    world.net.borrow_mut().pass(5500);
+    assert!(world.engine.has_events());
+    world.engine.turn(false).unwrap();
+    assert!(world.engine.has_events(), "something is due");
+    assert_eq!(world.engine.next_due(), Some(7));
+    assert!(!world.engine.has_events());
+
+    // Something that has come in meanwhile; the simulated driver may overlook it for a while.
+    world.send(
+        client,
+        "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+    );
+    assert!((0..20).any(|_| world.engine.has_events()));
+    while world.engine.ready_len() == 0 {
+        world.turn();
+    }
+    settle(&mut world);
+    assert!(world.engine.has_events(), "a request is ready");
+    let id = world.engine.next_ready().unwrap();
+    assert!(!world.engine.has_events());
+
+    // The end of this write ends no wait, and the end of the connection follows it.
+    world.engine.respond(id, 200, copied(b"x"));
+    assert!(world.engine.has_events());
+    settle(&mut world);
+    assert!(!world.engine.has_events());
+}
+
+#[test]
+fn a_worker_with_nothing_to_do_turns_once_in_ten_seconds() {
+    let mut world = World::new(Config::default());
+    for turns in 1..4 {
+        world.turn();
+        let at_ms = turns * 10_000;
+        assert!((at_ms..at_ms + 5).contains(&world.now_ms()));
+        assert_eq!(world.engine.stats().turns, turns);
+    }
+}
+
+#[test]
+fn a_worker_does_not_wait_while_something_is_ready_or_due() {
+    let mut world = World::new(Config::default());
+    let client = world.client();
+    world.send(client, GET);
+    while world.engine.ready_len() == 0 {
+        world.turn();
+    }
+    let began_us = world.engine.clock_us();
+    for _ in 0..10 {
+        world.turn();
+    }
+    assert!(world.engine.clock_us() < began_us + 1000, "a request waits");
+    world.engine.next_ready().unwrap();
+    world.engine.set_timer(world.engine.clock_us() + 5000, 7);
+    while world.engine.due_len() == 0 {
+        world.turn();
+    }
+    let began_us = world.engine.clock_us();
+    for _ in 0..10 {
+        world.turn();
+    }
+    assert!(world.engine.clock_us() < began_us + 1000, "a timer is due");
+}
+
+/// Answers for two seconds, and compares the dates.
+fn assert_dates(world: &mut World) {
+    let client = world.client();
+    for _ in 0..30 {
+        world.wait(77);
+        let id = world.ask(client);
+        let now = world.engine.driver().unix_time().as_secs();
+        world.engine.respond(id, 200, copied(b""));
+        settle(world);
+        let answer = world.received(client);
+        let date = answer.lines().find_map(|line| line.strip_prefix("Date: "));
+        assert_eq!(parse_date(date.unwrap().as_bytes()), Some(now), "{answer}");
+    }
+}
+
+#[test]
+fn the_date_is_the_second_of_each_answer_from_the_first_one_on() {
+    let net = Rc::new(RefCell::new(Net::new(1, Faults::default())));
+    let mut driver = SimDriver::new(&net, Rc::new(RefCell::new(NoAgenda)), 8).unwrap();
+    // A worker does not start with a second.
+    net.borrow_mut().faults.wall_jumps = 10_000;
+    driver.turn(Wait::Poll).unwrap();
+    net.borrow_mut().faults.wall_jumps = 0;
+    assert!(driver.unix_time().subsec_millis() > 100);
+    let mut world = World::on(net, driver, Config::default(), AcceptMode::Own);
+    assert_dates(&mut world);
+}
+
+#[test]
+fn a_clock_that_is_set_counts_within_a_second() {
+    let mut world = World::new(Config::default());
+    assert_dates(&mut world);
+    world.net.borrow_mut().faults.wall_jumps = 10_000;
+    world.turn();
+    world.net.borrow_mut().faults.wall_jumps = 0;
+    world.wait(1000);
+    assert_dates(&mut world);
+}
+
+#[test]
+#[cfg(not(feature = "no-recycle"))]
+fn memory_is_kept_for_those_who_come_next_and_half_of_it_given_back_every_ten_seconds() {
+    let mut world = World::new(Config::default());
+    let clients: Vec<_> = (0..50).map(|_| world.client()).collect();
+    for &client in &clients {
+        world.send(client, GET);
+    }
+    while world.engine.ready_len() < 50 {
+        world.turn();
+    }
+    while let Some(id) = world.engine.next_ready() {
+        world.engine.respond(id, 200, copied(b"x"));
+    }
+    settle(&mut world);
+    for client in clients {
+        world.net.borrow_mut().client_reset(client);
+    }
+    settle(&mut world);
+    assert_eq!(world.engine.connection_count(), 0);
+    let kept = world.engine.spare();
+    assert_eq!((kept.exchanges, kept.writes), (50, 50), "{kept:?}");
+    assert!(kept.bytes > 50 * 4096 && kept.slots >= 100, "{kept:?}");
+    // Nobody can know yet who will need it.
+    world.wait(9000);
+    settle(&mut world);
+    assert_eq!(world.engine.spare(), kept);
+    world.wait(3000);
+    settle(&mut world);
+    assert_eq!(world.engine.spare(), Spare { slots: 0, ..kept });
+    world.wait(10_000);
+    let half = world.engine.spare();
+    assert_eq!((half.exchanges, half.writes), (25, 25), "{half:?}");
+    // What was needed in between stays.
+    let clients: Vec<_> = (0..10).map(|_| world.client()).collect();
+    for &client in &clients {
+        world.send(client, GET);
+    }
+    while world.engine.ready_len() < 10 {
+        world.turn();
+    }
+    assert_eq!(world.engine.spare().exchanges, 15);
+    while let Some(id) = world.engine.next_ready() {
+        world.engine.respond(id, 200, copied(b"x"));
+    }
+    for client in clients {
+        world.net.borrow_mut().client_reset(client);
+    }
+    world.wait(9000);
+    let rest = world.engine.spare();
+    assert_eq!((rest.exchanges, rest.writes), (17, 17), "{rest:?}");
+    // One timer that is far away changes nothing.
+    world.wait(200_000);
+    assert_eq!(world.engine.spare(), Spare::default());
+}
+
+#[test]
+fn large_bodies_come_back_to_be_dropped_and_their_boxes_are_kept_up_to_256() {
+    const CLIENTS: usize = 300;
+    let mut world = World::new(Config::default());
+    let clients: Vec<_> = (0..CLIENTS).map(|_| world.client()).collect();
+    let head = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 20000\r\n\r\n";
+    for &client in &clients {
+        world.send(client, head);
+    }
+    while world.engine.exchange_count() < CLIENTS {
+        world.turn();
+    }
+    for &client in &clients {
+        world.send(client, "b".repeat(20_000));
+    }
+    while world.engine.ready_len() < CLIENTS {
+        world.turn();
+    }
+    while let Some(id) = world.engine.next_ready() {
+        world.engine.respond(id, 200, copied(b"x"));
+    }
+    assert_eq!(world.engine.exchange_count(), 0);
+    let bodies = std::iter::from_fn(|| world.engine.take_released());
+    assert_eq!(
+        bodies.map(|body| body.len()).sum::<usize>(),
+        CLIENTS * 20_000
+    );
+    if RECYCLES {
+        assert_eq!(world.engine.spare().fillings, 256);
+    }
+}
+
+#[test]
+fn a_descriptor_that_is_watched_is_told_of_once() {
+    let mut world = World::new(Config::default());
+    let other = world.net.borrow_mut().listen();
+    world.engine.watch(other, 42).unwrap();
+    settle(&mut world);
+    assert_eq!(world.engine.next_due(), None);
+    world.net.borrow_mut().connect(other, 1, 1).unwrap();
+    assert_eq!(world.due(), 42);
+    settle(&mut world);
+    assert_eq!(world.engine.next_due(), None);
+}
+
+#[test]
+fn a_timer_that_is_cancelled_does_not_fire() {
+    let mut world = World::new(Config::default());
+    let timer = world.engine.set_timer(1000, 5);
+    assert!(world.engine.cancel_timer(timer));
+    assert!(!world.engine.cancel_timer(timer));
+    let timer = world.engine.set_timer(2000, 6);
+    assert_eq!(world.due(), 6);
+    assert!(!world.engine.cancel_timer(timer));
+}
+
+#[test]
+fn what_is_noted_of_a_handler_is_its_own_and_goes_with_it() {
+    let mut world = World::new(Config::default());
+    let client = world.client();
+    let mut id = world.ask(client);
+    for round in 0..2 {
+        assert_eq!(ExchangeId::from_u64(id.to_u64()), id);
+        assert_eq!(world.engine.tag(id), 0, "round {round}");
+        assert!(!world.engine.takes_timeout(id), "round {round}");
+        assert!(!world.engine.is_overtime(id), "round {round}");
+        world.engine.set_tag(id, 7);
+        world.engine.owe_timeout(id);
+        world.engine.start_overtime(id, 1000);
+        assert_eq!(world.engine.tag(id), 7);
+        assert!(world.engine.is_overtime(id));
+        assert!(world.engine.takes_timeout(id));
+        assert!(!world.engine.takes_timeout(id), "it has been told");
+        world.engine.owe_timeout(id);
+        world.engine.respond(id, 200, copied(b""));
+        assert_eq!(world.engine.tag(id), 0);
+        assert!(!world.engine.is_overtime(id));
+        assert!(!world.engine.takes_timeout(id));
+        let next = world.ask(client);
+        assert_ne!(next.to_u64(), id.to_u64());
+        id = next;
+    }
+}
+
+#[test]
+fn who_is_late_is_late_again_after_the_time_that_it_was_given() {
+    let mut world = World::new(Config::default());
+    let client = world.client();
+    let id = world.ask(client);
+    world.wait(3000);
+    let began_ms = world.now_ms();
+    world.engine.start_overtime(id, 1000);
+    while world.engine.next_overdue().is_none() {
+        world.turn();
+    }
+    let lasted_ms = world.now_ms() - began_ms;
+    assert!((1000..1005).contains(&lasted_ms), "{lasted_ms} ms");
+}
+
+#[test]
+fn a_fork_beside_a_wait_does_not_tell_the_others_that_the_parent_has_ended() {
+    let slots: Rc<[PeerSlot]> = Rc::new([PeerSlot::default(), PeerSlot::default()]);
+    let mut parent = World::new(Config::default());
+    let seen = SlotPeers::new(Rc::clone(&slots), 1).unwrap();
+    parent
+        .engine
+        .set_peers(Box::new(SlotPeers::new(slots, 0).unwrap()));
+    let World { engine, .. } = parent;
+    engine.give_up_after_fork();
+    assert_eq!(seen.lowest(), Some(0));
+}
+
+#[test]
+fn a_request_is_what_the_client_sent() {
+    let config = Config {
+        max_body_size: 77_777,
+        ..Config::default()
+    };
+    let mut world = World::new(config);
+    assert_eq!(world.engine.config().max_body_size, 77_777);
+    let client = world.client();
+    let body = "b".repeat(50_000);
+    let head = "GET /users/a%20b/c/d%2Fe?f=g&h HTTP/1.1\r\nHost: x\r\nAccept: one\r\n\
+                Cookie: no\r\nACCEPT: two\r\nContent-Length: 50000\r\n\r\n";
+    assert_eq!(world.engine.exchange_count(), 0);
+    world.send(client, head.to_owned() + &body);
+    let id = world.next();
+    assert_eq!(world.engine.exchange_count(), 1);
+    let request = world.engine.request(id).unwrap();
+    assert_eq!(request.head().method_span.of(head.as_bytes()), b"GET");
+    assert_eq!(request.head().len as usize, head.len());
+    assert_eq!(request.method(), b"GET");
+    assert_eq!(request.target(), b"/users/a%20b/c/d%2Fe?f=g&h");
+    assert_eq!(request.raw_path(), b"/users/a%20b/c/d%2Fe");
+    assert_eq!(request.query(), b"f=g&h");
+    let fields: Vec<_> = (0..request.field_count())
+        .map(|index| request.field(index).unwrap())
+        .collect();
+    let expected: [(&[u8], &[u8]); 5] = [
+        (b"Host", b"x"),
+        (b"Accept", b"one"),
+        (b"Cookie", b"no"),
+        (b"ACCEPT", b"two"),
+        (b"Content-Length", b"50000"),
+    ];
+    assert_eq!(fields, expected);
+    assert_eq!(request.field(5), None);
+    assert_eq!(request.header("cookie"), Some(&b"no"[..]));
+    assert_eq!(request.header("x-other"), None);
+    let accepted: Vec<_> = request.values("accept").collect();
+    assert_eq!(accepted, [b"one", b"two"]);
+    assert_eq!(request.route(), Route::Endpoint(2));
+    assert_eq!(request.allow(), "GET, HEAD");
+    assert_eq!(request.param_names(), ["id", "rest"]);
+    assert_eq!(request.param(0), Some(&b"a b"[..]));
+    assert_eq!(request.param(1), Some(&b"c/d%2Fe"[..]));
+    assert_eq!(request.param(2), None);
+    assert!(!request.streams());
+    assert!(request.body() == body.as_bytes());
+    let object = request.body_object().map(|object| &object[..]);
+    assert!(object == Some(body.as_bytes()), "it was large");
+    world.engine.respond(id, 200, copied(b""));
+
+    // Nothing of it is in the next one.
+    world.send(client, upload(3) + "abc");
+    let id = world.next();
+    let request = world.engine.request(id).unwrap();
+    assert_eq!(
+        (request.method(), request.raw_path()),
+        (&b"POST"[..], &b"/up"[..])
+    );
+    assert_eq!((request.query(), request.field_count()), (&b""[..], 2));
+    assert_eq!(request.param_names(), [""; 0]);
+    assert_eq!(request.param(0), None);
+    assert!(request.streams());
+    assert_eq!(request.body(), b"abc");
+    assert_eq!(request.body_object(), None);
+}
+
+#[test]
+fn a_route_leads_to_what_its_path_and_method_have() {
+    for (line, route, allow) in [
+        ("GET /", Route::Endpoint(0), "GET, HEAD"),
+        ("HEAD /", Route::Endpoint(0), "GET, HEAD"),
+        ("PUT /", Route::MethodNotAllowed, "GET, HEAD"),
+        ("GET /up", Route::MethodNotAllowed, "POST"),
+        ("GET /nowhere", Route::NotFound, ""),
+    ] {
+        let mut world = World::new(Config::default());
+        let client = world.client();
+        world.send(client, format!("{line} HTTP/1.1\r\nHost: x\r\n\r\n"));
+        let id = world.next();
+        let request = world.engine.request(id).unwrap();
+        assert_eq!(
+            (request.route(), &*request.allow()),
+            (route, allow),
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn only_one_may_wait_for_a_body_and_only_one_for_room() {
     let mut world = World::new(Config::default());
     let client = {
         let mut net = world.net.borrow_mut();
-        net.connect(world.listener, 100_000, LEN + 1000).unwrap()
+        net.connect(world.listener, 1000, 100_000).unwrap()
     };
-    world.send(client, upload(LEN));
+    world.send(client, upload(6));
     let id = world.next();
-    world.send(client, vec![b'x'; LEN]);
-    let (mut taken, mut largest) = (0, 0);
-    while taken < LEN {
-        world.engine.wait_for_body(id, 7);
-        world.due();
-        // What is not taken stays in the socket.
+    assert!(world.engine.wait_for_body(id, 1));
+    assert!(!world.engine.wait_for_body(id, 2));
+    world.send(client, "abcdef");
+    assert_eq!(world.due(), 1);
+    assert!(world.engine.start_response(id, 200, None));
+    while world.engine.room(id) == Room::Ready {
+        let piece = vec![b'x'; 10_000].into_boxed_slice();
+        assert!(world.engine.write_body(id, Body::Kept(piece)).is_ok());
         settle(&mut world);
-        let piece = world.engine.take_body(id, LEN, <[u8]>::len).unwrap();
-        assert!(piece <= SPACE, "{piece} at once");
-        largest = largest.max(piece);
-        taken += piece;
     }
-    assert!(largest > BUFFERS, "{largest} at once");
+    assert!(world.engine.wait_for_room(id, 3));
+    assert!(!world.engine.wait_for_room(id, 4));
+    world.net.borrow_mut().client_reset(client);
+    assert_eq!(world.due(), 3);
+    settle(&mut world);
+    assert_eq!(world.engine.next_due(), None);
+    world.engine.abort_response(id);
+    assert!(!world.engine.wait_for_room(id, 5), "it is over");
+    assert!(!world.engine.wait_for_body(id, 6), "it is over");
+}
+
+#[test]
+fn whether_a_body_is_dropped_can_be_asked() {
+    for (method, status, drops) in [("HEAD", 200, true), ("GET", 304, true), ("GET", 200, false)] {
+        let mut world = World::new(Config::default());
+        let client = world.client();
+        world.send(client, format!("{method} / HTTP/1.1\r\nHost: x\r\n\r\n"));
+        let id = world.next();
+        assert!(!world.engine.drops_body(id), "it has not begun");
+        world.engine.start_response(id, status, None);
+        assert_eq!(world.engine.drops_body(id), drops, "{method} {status}");
+        world.engine.finish_response(id);
+        assert!(!world.engine.drops_body(id), "it is over");
+    }
+}
+
+#[test]
+fn who_waits_for_a_body_is_not_told_of_framing_alone() {
+    let mut world = World::new(Config::default());
+    let client = world.client();
+    world.send(
+        client,
+        "POST /up HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n",
+    );
+    let id = world.next();
+    assert!(world.engine.wait_for_body(id, 1));
+    world.send(client, "3;ext=1\r\n");
+    settle(&mut world);
+    assert_eq!(world.engine.next_due(), None);
+    world.send(client, "a");
+    assert_eq!(world.due(), 1);
+    assert_eq!(world.engine.take_body(id, 9, <[u8]>::len), Some(1));
+    assert!(world.engine.wait_for_body(id, 2));
+    world.send(client, "bc\r\n0\r\n");
+    assert_eq!(world.due(), 2);
+    assert_eq!(world.engine.take_body(id, 9, <[u8]>::len), Some(2));
+    assert!(world.engine.wait_for_body(id, 3));
+    settle(&mut world);
+    assert_eq!(world.engine.next_due(), None);
+    world.send(client, "\r\n");
+    assert_eq!(world.due(), 3);
     assert_eq!(world.engine.body_state(id), BodyState::Ended);
-    world.engine.respond(id, 200, copied(b""));
+}
+
+#[test]
+fn only_what_is_missing_of_a_large_body_that_streams_is_received_in_large_pieces() {
+    for (missing, is_large) in [(16 * 1024, false), (16 * 1024 + 1, true)] {
+        let mut world = World::new(Config::default());
+        let client = world.client();
+        world.send(client, upload(missing + 1));
+        let id = world.next();
+        world.send(client, "b");
+        settle(&mut world);
+        assert_eq!(world.engine.take_body(id, 9, <[u8]>::len), Some(1));
+        settle(&mut world);
+        world.net.borrow_mut().start_trace();
+        world.send(client, "b".repeat(missing));
+        let mut taken = 0;
+        while taken < missing {
+            settle(&mut world);
+            taken += world.engine.take_body(id, missing, <[u8]>::len).unwrap();
+        }
+        let trace = world.net.borrow_mut().take_trace().join("\n");
+        let in_one = format!("the server receives {missing} bytes");
+        assert_eq!(trace.contains(&in_one), is_large, "{trace}");
+        assert_eq!(world.engine.body_state(id), BodyState::Ended);
+    }
+}
+
+#[test]
+fn a_body_that_streams_may_take_as_long_as_its_handler_but_has_to_come_when_it_waits() {
+    for (bytes, last) in [(150, BodyState::Ended), (50, BodyState::Failed(408))] {
+        let mut world = World::new(Config {
+            min_body_rate: 1000,
+            read_timeout_ms: 500,
+            ..Config::default()
+        });
+        let client = world.client();
+        world.send(client, upload(6000));
+        let id = world.next();
+        let mut state = world.engine.body_state(id);
+        while state == BodyState::Waits {
+            // The handler's own time does not count.
+            world.wait(1000);
+            assert!(world.engine.wait_for_body(id, 7));
+            let in_a_while = world.engine.clock_us() + 100_000;
+            world.engine.set_timer(in_a_while, 1);
+            assert_eq!(world.due(), 1);
+            world.send(client, "b".repeat(bytes));
+            assert_eq!(world.due(), 7);
+            assert_eq!(world.engine.take_body(id, 9999, <[u8]>::len), Some(bytes));
+            state = world.engine.body_state(id);
+        }
+        assert_eq!(state, last, "{bytes} bytes in 100 ms");
+    }
+}
+
+#[test]
+fn who_waits_for_a_body_in_vain_is_told_why() {
+    for (how, state) in [
+        ("silence", BodyState::Failed(408)),
+        ("end", BodyState::Gone),
+        ("reset", BodyState::Gone),
+    ] {
+        let mut world = World::new(Config {
+            read_timeout_ms: 500,
+            ..Config::default()
+        });
+        let client = world.client();
+        world.send(client, upload(10) + "ab");
+        let id = world.next();
+        assert_eq!(world.engine.body_state(id), BodyState::Ready);
+        assert_eq!(world.engine.take_body(id, 9, <[u8]>::len), Some(2));
+        assert!(world.engine.wait_for_body(id, 7));
+        let began_ms = world.now_ms();
+        match how {
+            "end" => world.net.borrow_mut().client_finish(client),
+            "reset" => world.net.borrow_mut().client_reset(client),
+            _ => {}
+        }
+        assert_eq!(world.due(), 7, "{how}");
+        let lasted_ms = world.now_ms() - began_ms;
+        let expected_ms = if how == "silence" { 500..510 } else { 0..10 };
+        assert!(expected_ms.contains(&lasted_ms), "{how}: {lasted_ms} ms");
+        assert_eq!(world.engine.body_state(id), state, "{how}");
+    }
+}
+
+#[test]
+fn a_client_is_told_to_continue_when_its_handler_wants_the_body_and_has_not_answered() {
+    for has_begun in [false, true] {
+        let mut world = World::new(Config::default());
+        let client = world.client();
+        world.send(
+            client,
+            "POST /up HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n",
+        );
+        let id = world.next();
+        settle(&mut world);
+        assert_eq!(world.received(client), "");
+        if has_begun {
+            world.engine.start_response(id, 200, None);
+            settle(&mut world);
+            assert!(world.received(client).starts_with("HTTP/1.1 200 "));
+        }
+        let told = if has_begun {
+            ""
+        } else {
+            "HTTP/1.1 100 Continue\r\n\r\n"
+        };
+        for expected in [told, ""] {
+            assert_eq!(world.engine.body_state(id), BodyState::Waits);
+            settle(&mut world);
+            assert_eq!(world.received(client), expected);
+        }
+        world.send(client, "abc");
+        settle(&mut world);
+        assert_eq!(world.engine.body_state(id), BodyState::Ready);
+    }
+}
+
+/// Whether the server has ended the connection, once everything was read.
+fn is_ended(world: &World, client: ClientId) -> bool {
+    let mut net = world.net.borrow_mut();
+    net.client_read(client, usize::MAX, &mut Vec::new()).is_end
+}
+
+#[test]
+fn a_streamed_answer_ends_the_connection_when_it_has_to_and_says_so_when_it_is_known() {
+    for (case, is_said, ends) in [
+        ("kept", false, false),
+        ("the request says so", true, true),
+        ("the drain has begun", true, true),
+        ("the drain begins meanwhile", false, true),
+        ("less than was announced", false, true),
+        ("a handler that breaks off", false, true),
+    ] {
+        let mut world = World::new(Config::default());
+        let client = world.client();
+        let close = match case {
+            "the request says so" => "Connection: close\r\n",
+            _ => "",
+        };
+        world.send(client, format!("GET / HTTP/1.1\r\nHost: x\r\n{close}\r\n"));
+        let id = world.next();
+        if case == "the drain has begun" {
+            world.engine.drain();
+        }
+        assert!(world.engine.start_response(id, 200, Some(3)));
+        if case == "the drain begins meanwhile" {
+            world.engine.drain();
+        }
+        let is_whole = case != "less than was announced" && case != "a handler that breaks off";
+        let piece: &[u8] = if is_whole { b"abc" } else { b"ab" };
+        assert!(world.engine.write_body(id, copied(piece)).is_ok());
+        if case == "a handler that breaks off" {
+            world.engine.abort_response(id);
+        } else {
+            assert_eq!(world.engine.finish_response(id), is_whole, "{case}");
+        }
+        settle(&mut world);
+        let answer = world.received(client);
+        assert_eq!(
+            answer.contains("\r\nConnection: close\r\n"),
+            is_said,
+            "{case}"
+        );
+        assert!(answer.as_bytes().ends_with(piece), "{case}: {answer}");
+        assert_eq!(is_ended(&world, client), ends, "{case}");
+    }
+}
+
+#[test]
+fn a_handler_that_is_given_up_loses_its_client_and_nothing_else() {
+    let mut world = World::new(Config::default());
+    let client = world.client();
+    world.send(client, upload(10));
+    let id = world.next();
+    assert!(world.engine.wait_for_body(id, 7));
+    world.engine.abandon(id);
+    assert_eq!(world.due(), 7, "it waits for nothing any more");
+    settle(&mut world);
+    assert_eq!(world.engine.connection_count(), 0);
+    assert_eq!(world.engine.exchange_count(), 1);
+    assert!(world.engine.request(id).is_none());
+    assert!(world.engine.is_disconnected(id));
+    assert_eq!(world.engine.body_state(id), BodyState::Gone);
+    assert_eq!(world.engine.room(id), Room::Gone);
+    assert!(!world.engine.respond(id, 200, copied(b"late")));
+    assert_eq!(world.engine.exchange_count(), 0);
+    assert_eq!(world.engine.next_due(), None);
 }

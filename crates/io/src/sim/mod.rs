@@ -536,6 +536,9 @@ impl<B: KeptBytes> SimDriver<B> {
             space[..len].copy_from_slice(&net.file(fd)[start..start + len]);
         }
         write.commit_read(len);
+        self.net
+            .borrow_mut()
+            .note(|| format!("the server reads {len} bytes of descriptor {fd}"));
         let late = self.is_late();
         self.happened(key, false, late, Outcome::FileRead(write, Ok(len)));
     }
