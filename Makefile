@@ -38,8 +38,9 @@ test: check-tools system-packages ## run all tests, on every CPython that is ins
 	@$(MAKE) --no-print-directory --jobs=2 build test-rust
 	tools/test-pythons.sh
 
+# More threads than cores: most tests of drivers wait for the kernel.
 test-rust: check-tools
-	cargo test --workspace --locked
+	RUST_TEST_THREADS=4 cargo test --workspace --locked
 
 test-long: build system-packages ## run the tests that take minutes
 	EVERYTHING=1 tools/test-pythons.sh
