@@ -7,11 +7,11 @@ while its workers are exchanged one after the other; every answer is checked, me
 
 One of two workers lives from start to end; half of the good clients stay with it, so that its load
 is the same throughout. The other is told to end every 20 seconds, in the middle of its work, and is
-replaced. The lasting worker's resident memory must stay within 2 %, at rest and under load; the
-private part of it is told beside it. At rest: when all clients have paused for 65 seconds, behind
-the first fifth of the time and at the end. Under load: the means of eight windows, from a tenth of
-the time behind the first pause on (a worker at rest gives its memory back, and warms up again).
-Exit status 1 on a wrong answer, on too few requests, or on memory that grows.
+replaced. The lasting worker's resident memory must stay within 2 %, at rest and under load, and the
+private part of it at rest; under load that is told. At rest: when all clients have paused for 65
+seconds, behind the first fifth of the time and at the end. Under load: the means of eight windows,
+from a tenth of the time behind the first pause on (a worker at rest gives its memory back, and
+warms up again). Exit status 1 on a wrong answer, on too few requests, or on memory that grows.
 """
 
 from __future__ import annotations
@@ -597,8 +597,9 @@ def main() -> int:
         if options.page is not None:
             options.page.write_text(text)
             options.page.with_suffix(".svg").write_text(picture(soak))
-        if (growth := soak.growth(_resident)) > GROWTH_MAX:
-            problems.append(f"resident memory at rest grew by {growth:.1%}")
+        for name, of in (("resident", _resident), ("private", _private)):
+            if (growth := soak.growth(of)) > GROWTH_MAX:
+                problems.append(f"{name} memory at rest grew by {growth:.1%}")
         if (spread := _spread(soak.windows(_resident))) > GROWTH_MAX:
             problems.append(f"resident memory under load was not flat: {spread:.1%}")
     if troubles:

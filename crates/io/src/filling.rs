@@ -31,8 +31,8 @@ impl<B> Default for Filling<B> {
     }
 }
 
-/// From this size on the C library maps memory for each body anew, and unmaps it: its threshold adapts
-/// up to here only.
+/// From this size on the C library maps memory for each body anew, and unmaps it, unless whoever gives the
+/// memory has it come from the heap; there too it is new when the heap has to grow.
 const MAPPED_MIN: usize = 32 << 20;
 const HUGE_PAGE: usize = 2 << 20;
 /// So much comes in small pages: who announces a large body and sends little is given little.

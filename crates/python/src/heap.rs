@@ -20,8 +20,12 @@ const MAPPINGS_MAX: libc::c_int = 65_536;
 
 #[cfg(target_env = "gnu")]
 fn is_left_to_us() -> bool {
-    std::env::var_os("MALLOC_MMAP_THRESHOLD_").is_none()
-        && std::env::var_os("MALLOC_TRIM_THRESHOLD_").is_none()
+    let ours = [
+        "MALLOC_MMAP_THRESHOLD_",
+        "MALLOC_MMAP_MAX_",
+        "MALLOC_TRIM_THRESHOLD_",
+    ];
+    ours.iter().all(|name| std::env::var_os(name).is_none())
 }
 
 /// Sets the limits; what the environment says (`MALLOC_…_`) comes first.
