@@ -25,6 +25,12 @@ use crate::token::{self, Kind};
 
 /// How often idle memory is looked at.
 const TRIM_MS: u64 = 10_000;
+/// A worker that had as many requests since the last look is under load: what it lets go of, the next
+/// peak would allocate again.
+const LOAD_MIN: u64 = 1000;
+/// Under load, memory is idle that nobody has needed in so many looks: what a peak needs that comes once
+/// a minute stays.
+const LOOKS_UNDER_LOAD: u32 = 6;
 
 /// Empty boxes for bodies kept; 40 bytes each.
 const FILLINGS_MAX: usize = 256;
@@ -91,6 +97,10 @@ pub struct Engine<D: Driver<B>, B> {
     pub(crate) waited_ms: u64,
     date_ms: u64,
     trim_ms: u64,
+    /// Requests so far, as of the last look at idle memory.
+    requests_seen: u64,
+    /// Looks under load since something was let go of.
+    looks: u32,
     /// Something follows the end of a write that this turn submits: the turn must not wait.
     pub(crate) must_not_wait: bool,
 }
@@ -138,6 +148,8 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             // With the first turn: where in its second the worker starts is not known yet.
             date_ms: 0,
             trim_ms: TRIM_MS,
+            requests_seen: 0,
+            looks: 0,
             must_not_wait: false,
         }
     }
@@ -258,6 +270,12 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
 
     fn trim(&mut self) {
         self.trim_ms = self.now_ms + TRIM_MS;
+        let before = std::mem::replace(&mut self.requests_seen, self.stats.requests);
+        self.looks += 1;
+        if self.stats.requests - before >= LOAD_MIN && self.looks < LOOKS_UNDER_LOAD {
+            return;
+        }
+        self.looks = 0;
         self.writes.trim();
         self.exchange_pool.trim();
         self.chunks.trim();

@@ -1311,21 +1311,7 @@ fn a_clock_that_is_set_counts_within_a_second() {
 #[cfg(not(feature = "no-recycle"))]
 fn memory_is_kept_for_those_who_come_next_and_half_of_it_given_back_every_ten_seconds() {
     let mut world = World::new(Config::default());
-    let clients: Vec<_> = (0..50).map(|_| world.client()).collect();
-    for &client in &clients {
-        world.send(client, GET);
-    }
-    while world.engine.ready_len() < 50 {
-        world.turn();
-    }
-    while let Some(id) = world.engine.next_ready() {
-        world.engine.respond(id, 200, copied(b"x"));
-    }
-    settle(&mut world);
-    for client in clients {
-        world.net.borrow_mut().client_reset(client);
-    }
-    settle(&mut world);
+    serve_at_once(&mut world, 50);
     assert_eq!(world.engine.connection_count(), 0);
     let kept = world.engine.spare();
     assert_eq!((kept.exchanges, kept.writes), (50, 50), "{kept:?}");
@@ -1361,6 +1347,61 @@ fn memory_is_kept_for_those_who_come_next_and_half_of_it_given_back_every_ten_se
     // One timer that is far away changes nothing.
     world.wait(200_000);
     assert_eq!(world.engine.spare(), Spare::default());
+}
+
+/// Answers one request of each of so many new clients, all of which wait at the same moment.
+#[cfg(not(feature = "no-recycle"))]
+fn serve_at_once(world: &mut World, count: usize) {
+    let clients: Vec<_> = (0..count).map(|_| world.client()).collect();
+    for &client in &clients {
+        world.send(client, GET);
+    }
+    while world.engine.ready_len() < count {
+        world.turn();
+    }
+    while let Some(id) = world.engine.next_ready() {
+        world.engine.respond(id, 200, copied(b"x"));
+    }
+    settle(world);
+    for client in clients {
+        world.net.borrow_mut().client_reset(client);
+    }
+    settle(world);
+}
+
+/// Trims every ten seconds gave away what a load with peaks needed again at its next one.
+#[test]
+#[cfg(not(feature = "no-recycle"))]
+fn under_load_what_a_peak_needs_that_comes_once_a_minute_is_kept() {
+    let mut world = World::new(Config::default());
+    serve_at_once(&mut world, 50);
+    let client = world.client();
+    let mut until_ms = world.now_ms();
+    let mut after_ten_seconds = |world: &mut World| {
+        world.turns = 0;
+        until_ms += 10_000;
+        while world.now_ms() < until_ms {
+            world.send(client, GET.repeat(10));
+            for _ in 0..10 {
+                let id = world.next();
+                world.engine.respond(id, 200, copied(b"x"));
+            }
+            world.wait(10);
+            world.received(client);
+        }
+        world.engine.spare().exchanges
+    };
+    // The fewest that lay idle in the first minute were none: everything was just being made.
+    let first: Vec<_> = (0..6).map(|_| after_ten_seconds(&mut world)).collect();
+    assert_eq!(first, [50; 6]);
+    // A peak in the next minute needs them all again; of those that lie idle in the minute behind it
+    // half is let go of at its end.
+    serve_at_once(&mut world, 50);
+    let second: Vec<_> = (0..12).map(|_| after_ten_seconds(&mut world)).collect();
+    assert_eq!((&second[..11], second[11]), (&[50; 11][..], 25));
+    // Without load, every ten seconds.
+    world.wait(20_000);
+    assert!(world.engine.spare().exchanges < 20);
 }
 
 #[test]
