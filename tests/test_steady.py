@@ -24,8 +24,8 @@ from tests.server import Server, wait_for
 pytestmark = [pytest.mark.wire, pytest.mark.pace]
 
 REQUESTS = 100_000
-# A peak that was not there before makes pools grow, by what one more connection needs at once: there
-# are only so many. If requests allocate, no run is without.
+# A peak that was not there before makes pools grow, by what one more connection needs at once:
+# there are only so many. If requests allocate, no run is without.
 RUNS_MAX = 8
 BROWSER_HEADERS = (
     *(f"X-Header-{number}: value {number}" for number in range(17)),
@@ -70,8 +70,8 @@ def test_no_allocation_per_request(
         half = spent(REQUESTS // 2)
         counts.append(spent(REQUESTS) - half)
     measured(
-        f"Rust allocations that {REQUESTS // 2:,} more requests over {connections} connections make "
-        f"({len(exchange.sent)} bytes each), until no pool grew: {', '.join(map(str, counts))}"
+        f"Rust allocations that {REQUESTS // 2:,} more requests over {connections} connections "
+        f"make ({len(exchange.sent)} bytes each), until no pool grew: {str(counts)[1:-1]}"
     )
     assert abs(counts[-1]) <= REQUESTS / 2 / 10_000
 
