@@ -120,11 +120,16 @@ def test_system_calls_per_request(
     requests = 6400
     plans = [Plan([exchange] * (requests // connections)) for _ in range(connections)]
     run(server.address, plans)
-    calls, turns = calls_during(server, lambda: run(server.address, plans), tmp_path / "calls")
-    measured(
-        f"system calls in {requests:,} requests over {connections} connections "
-        f"({len(exchange.sent)} bytes each) on {driver}: {dict(calls)} in {turns} turns"
-    )
+    for _ in range(2):
+        calls, turns = calls_during(server, lambda: run(server.address, plans), tmp_path / "calls")
+        measured(
+            f"system calls in {requests:,} requests over {connections} connections "
+            f"({len(exchange.sent)} bytes each) on {driver}: {dict(calls)} in {turns} turns"
+        )
+        # Once in ten seconds the heap's free memory is given back, and the time of that is taken,
+        # whatever the requests are: not twice within one second or two.
+        if calls["clock_gettime"] == 0:
+            break
     assert calls["mmap"] == calls["brk"] == calls["munmap"] == 0
     # Accepting, registering, shutting and closing a connection; its first and its last request.
     extra = 4 * (connections + 2)
