@@ -13,7 +13,8 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use theframework::{AcceptMode, Body, Config, Engine, ExchangeId, Held, Router};
+use theframework::engine::{AcceptMode, Body, Engine, ExchangeId, Held, Router};
+use theframework::Config;
 use theframework_http::{ChunkedLimits, Framing, HeadLimits, TargetForm};
 use theframework_io::Driver;
 use theframework_io::sim::{Agenda, ClientId, Faults, Net, SimDriver, SimSocket};

@@ -63,6 +63,14 @@ unsafe impl KeptBytes for Box<[u8]> {
     }
 }
 
+// SAFETY: the bytes are immutable, and lie in static memory, or in an allocation that one handle keeps
+// alive, wherever the handle itself is moved; none of them is behind a handle of its own.
+unsafe impl KeptBytes for bytes::Bytes {
+    fn as_bytes(&self) -> &[u8] {
+        self
+    }
+}
+
 /// The body type of a server that copies every body: it has no values.
 #[derive(Debug)]
 pub enum NoBody {}

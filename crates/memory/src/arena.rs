@@ -562,5 +562,8 @@ fn next_epoch() -> u32 {
     epoch
 }
 
+mod appender;
 #[cfg(test)]
 mod tests;
+
+pub use appender::{Allocate, Appender};

@@ -45,7 +45,7 @@ mod slab;
 mod span;
 mod write_arena;
 
-pub use arena::{Arena, ArenaSlice, DIRECT_THRESHOLD};
+pub use arena::{Allocate, Appender, Arena, ArenaSlice, DIRECT_THRESHOLD};
 pub use block::{Block, BlockRecycler};
 pub use buffer::{BUFFER_SIZE_MAX, BUFFER_SIZE_MIN, Buffer, BufferRecycler, CACHED_BYTES_MAX};
 pub use chunk::{CHUNK_SIZE, Chunk, ChunkRecycler, DATA_START, USABLE};

@@ -4,7 +4,7 @@ use std::sync::Mutex;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use theframework::{RouteError, Router, StreamLimit};
+use theframework::engine::{RouteError, Router, StreamLimit};
 
 /// Route table and middleware of one application.
 #[pyclass(frozen, module = "theframework")]

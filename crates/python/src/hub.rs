@@ -31,7 +31,7 @@ use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyType};
-use theframework::{AcceptMode, Engine, ExchangeId};
+use theframework::engine::{AcceptMode, Engine, ExchangeId};
 use theframework_io::{Errno, SystemDriver};
 use theframework_memory::{Key, Slab};
 

@@ -4,7 +4,7 @@
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use theframework::{PeerSlot, SlotPeers};
+use theframework::engine::{PeerSlot, SlotPeers};
 
 /// The mapped slots. Kept exported: the memory can be neither closed nor resized.
 #[derive(Debug)]

@@ -10,7 +10,8 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString};
-use theframework::{ExchangeId, HeaderMap, RequestView};
+use theframework::HeaderMap;
+use theframework::engine::{ExchangeId, RequestView};
 use theframework_http::{Scheme, decode_form, decode_param, decode_path, query_pairs};
 
 use crate::body::PyBody;

@@ -11,7 +11,7 @@ use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyString};
-use theframework::{Body, ExchangeId, FileBody, HeaderError, Room, WriteError};
+use theframework::engine::{Body, ExchangeId, FileBody, HeaderError, Room, WriteError};
 use theframework_io::{KeptBytes, OpenFile};
 
 use crate::ClientDisconnected;

@@ -23,7 +23,7 @@ use std::rc::Rc;
 
 use pyo3::ffi::PyObject;
 use pyo3::prelude::*;
-use theframework::ExchangeId;
+use theframework::engine::ExchangeId;
 
 use crate::greenlet;
 

@@ -3,7 +3,7 @@
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
-use theframework::{BodyState, ExchangeId};
+use theframework::engine::{BodyState, ExchangeId};
 
 use crate::hub::{WaitFor, hub, wait};
 use crate::{BodyError, ClientDisconnected};

@@ -6,7 +6,7 @@ use pyo3::exceptions::{PyRuntimeError, PySystemExit, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple};
-use theframework::{Body, ExchangeId, Route};
+use theframework::engine::{Body, ExchangeId, Route};
 use theframework_http::reason;
 
 use crate::hub::Hub;

@@ -1,4 +1,19 @@
 //! The engine: what a worker owns, and one turn of it.
+//!
+//! One state machine for each connection, on any completion driver. [`Engine`] owns connections, exchanges,
+//! timeouts and limits of one worker. Whoever runs it (the loop of an [`App`](crate::App), the Python hub)
+//! does this, for ever:
+//!
+//! 1. [`Engine::turn`]: submit what is queued, gather events, run them. Complete requests come to
+//!    stand on the ready queue.
+//! 2. [`Engine::next_ready`]: take an exchange, look at its request ([`Engine::request`]), answer it
+//!    ([`Engine::respond`]), or [`Engine::park`] it while its handler waits.
+//!    A handler that streams takes its request's body as it comes ([`Engine::body_state`]) and sends
+//!    its response as it is made ([`Engine::start_response`]).
+//! 3. [`Engine::flush`] when the batch ends: one write for all finished responses of a connection.
+//!
+//! The engine calls nobody: what happened is asked for. So no borrow of it ever crosses a call into
+//! a handler that could come back to it.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -6,22 +21,33 @@ use std::time::Duration;
 
 use theframework_http::DateCache;
 use theframework_io::{
-    Driver, Errno, Event, Filling, KeptBytes, Outcome, TICK_US, TimerWheel, Wait,
+    Driver, Errno, Event, Filling, KeptBytes, Outcome, Peer, TICK_US, TimerWheel, Wait,
 };
-use theframework_memory::{BlockRecycler, BufferRecycler, ChunkRecycler, Key, RECYCLES, Slab};
+use theframework_memory::{
+    BlockRecycler, BufferRecycler, ChunkRecycler, Key, OutOfMemory, RECYCLES, Slab,
+};
 
 use crate::accept::Listeners;
 use crate::config::Config;
 use crate::connection::Connection;
-use crate::exchange::{
-    BodyPlace, Exchange, ExchangeId, ExchangePool, NOBODY, Progress, RequestView,
-};
+use crate::exchange::{BodyPlace, Exchange, ExchangePool, NOBODY, Progress};
 use crate::file::SentFile;
 use crate::input::InputPool;
 use crate::output::WritePool;
-use crate::router::{Found, Router};
+use crate::router::Found;
 use crate::timeouts::{tick_of_ms, tick_of_us};
 use crate::token::{self, Kind};
+
+pub use crate::accept::{AcceptMode, Peers};
+#[cfg(feature = "audit")]
+pub use crate::audit::{Held, Spare};
+pub use crate::download::{Room, WriteError};
+pub use crate::exchange::{Answering, ExchangeId, RequestView, Route};
+pub use crate::file::FileBody;
+pub use crate::peers::{PeerSlot, SlotPeers};
+pub use crate::respond::{Body, HeaderError};
+pub use crate::router::{RouteError, Router, StreamLimit};
+pub use crate::upload::BodyState;
 
 /// How often idle memory is looked at.
 const TRIM_MS: u64 = 10_000;
@@ -329,13 +355,29 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
     pub fn request(&self, ExchangeId(key): ExchangeId) -> Option<RequestView<'_, B>> {
         let exchange = self.exchanges.get(key)?;
         let connection = self.connections.get(exchange.connection)?;
+        Some(exchange.view(connection.input.bytes(), &self.router))
+    }
+
+    /// Calls `act` with the request of an exchange, with its response, whose fields can be set meanwhile,
+    /// and with a function that tells who is at the other end (one system call). `None` when the
+    /// exchange is over.
+    ///
+    /// # Errors
+    /// Out of memory; `act` was not called.
+    pub fn with_request<R>(
+        &mut self,
+        ExchangeId(key): ExchangeId,
+        act: impl FnOnce(RequestView<'_, B>, Answering<'_>, &Config, &dyn Fn() -> Peer) -> R,
+    ) -> Option<Result<R, OutOfMemory>> {
+        let exchange = self.exchanges.get_mut(key)?;
+        let connection = self.connections.get(exchange.connection)?;
+        let (driver, fd) = (&self.driver, connection.raw_fd());
         let input = connection.input.bytes();
-        Some(RequestView {
-            exchange,
-            bytes: exchange.own_head.as_deref().unwrap_or(input),
-            input,
-            router: &self.router,
-        })
+        Some(
+            exchange
+                .split(input, &self.router)
+                .map(|(view, answering)| act(view, answering, &self.config, &|| driver.peer(fd))),
+        )
     }
 
     /// Fires `value` (60 bits) at a time on [`clock_us`](Self::clock_us), rounded up to a

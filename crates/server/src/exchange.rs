@@ -3,7 +3,8 @@
 use theframework_http::{ChunkedDecoder, Framing, Head};
 use theframework_io::{Filling, KeptBytes};
 use theframework_memory::{
-    Arena, ArenaSlice, Block, BlockRecycler, ChunkRecycler, Key, RECYCLES, Span,
+    Appender, Arena, ArenaSlice, Block, BlockRecycler, ChunkRecycler, Key, OutOfMemory, RECYCLES,
+    Span,
 };
 
 use crate::fields::Fields;
@@ -82,6 +83,8 @@ pub(crate) struct Exchange<B> {
     pub(crate) arena: Arena,
     /// The handler takes the body while it arrives: see `upload.rs`.
     pub(crate) streams: bool,
+    /// It is no request any more, but the connection: see `takeover.rs`.
+    pub(crate) taken_over: bool,
     /// The head's bytes, if the body streams: the input then holds nothing but the body.
     pub(crate) own_head: Option<Block>,
     /// Bytes of the body that the handler has taken, if it streams.
@@ -132,6 +135,7 @@ impl<B> Exchange<B> {
             head: Head::default(),
             arena: Arena::new(chunks.clone(), blocks.clone()),
             streams: false,
+            taken_over: false,
             own_head: None,
             body_taken: 0,
             body_error: 0,
@@ -207,38 +211,115 @@ pub enum Route {
 /// A request, as long as its engine is borrowed: nothing is copied.
 #[derive(Debug)]
 pub struct RequestView<'a, B> {
-    pub(crate) exchange: &'a Exchange<B>,
-    /// The head, and what stands behind it.
+    pub(crate) head: &'a Head,
+    /// The head's bytes, and what stands behind them.
     pub(crate) bytes: &'a [u8],
-    /// The connection's input.
-    pub(crate) input: &'a [u8],
+    pub(crate) fields: &'a [[Span; 2]],
+    pub(crate) params: &'a [Span],
+    pub(crate) decoded_path: &'a [u8],
+    pub(crate) body: ViewedBody<'a, B>,
+    pub(crate) streams: bool,
+    pub(crate) found: Found,
     pub(crate) router: &'a Router,
+}
+
+/// Where the body of a request is that is looked at.
+#[derive(Debug)]
+pub(crate) enum ViewedBody<'a, B> {
+    /// In the connection's input.
+    There(&'a [u8]),
+    Own(&'a Filling<B>),
+}
+
+impl<B> Exchange<B> {
+    /// Its request and its response, in two hands. `input` is the connection's.
+    pub(crate) fn split<'a>(
+        &'a mut self,
+        input: &'a [u8],
+        router: &'a Router,
+    ) -> Result<(RequestView<'a, B>, Answering<'a>), OutOfMemory> {
+        let start = self.head_len();
+        let (fields, params, decoded_path, arena) =
+            self.arena
+                .split(self.head.fields, self.params, self.decoded_path)?;
+        let view = RequestView {
+            head: &self.head,
+            bytes: self.own_head.as_deref().unwrap_or(input),
+            fields,
+            params,
+            decoded_path,
+            body: viewed(&self.body, input, start, self.body_len),
+            streams: self.streams,
+            found: self.found,
+            router,
+        };
+        let answering = Answering {
+            fields: &mut self.fields,
+            arena,
+        };
+        Ok((view, answering))
+    }
+
+    /// Its request alone.
+    pub(crate) fn view<'a>(&'a self, input: &'a [u8], router: &'a Router) -> RequestView<'a, B> {
+        RequestView {
+            head: &self.head,
+            bytes: self.own_head.as_deref().unwrap_or(input),
+            fields: self.arena.get(self.head.fields),
+            params: self.arena.get(self.params),
+            decoded_path: self.arena.get(self.decoded_path),
+            body: viewed(&self.body, input, self.head_len(), self.body_len),
+            streams: self.streams,
+            found: self.found,
+            router,
+        }
+    }
+}
+
+fn viewed<'a, B>(
+    place: &'a BodyPlace<B>,
+    input: &'a [u8],
+    start: usize,
+    len: usize,
+) -> ViewedBody<'a, B> {
+    match place {
+        BodyPlace::Input => ViewedBody::There(&input[start..start + len]),
+        BodyPlace::Own(filling) => ViewedBody::Own(filling),
+        BodyPlace::InKernel => ViewedBody::There(&[]),
+    }
+}
+
+/// The response of an exchange while its request is looked at: its fields, and room in its arena.
+#[derive(Debug)]
+pub struct Answering<'a> {
+    pub(crate) fields: &'a mut Fields,
+    pub(crate) arena: Appender<'a>,
 }
 
 impl<'a, B: KeptBytes> RequestView<'a, B> {
     /// The parsed head.
     pub fn head(&self) -> &'a Head {
-        &self.exchange.head
+        self.head
     }
 
     /// The method's name.
     pub fn method(&self) -> &'a [u8] {
-        self.exchange.head.method_span.of(self.bytes)
+        self.head.method_span.of(self.bytes)
     }
 
     /// The target as received.
     pub fn target(&self) -> &'a [u8] {
-        self.exchange.head.target.of(self.bytes)
+        self.head.target.of(self.bytes)
     }
 
     /// The path as received.
     pub fn raw_path(&self) -> &'a [u8] {
-        self.exchange.head.path_or_root(self.bytes)
+        self.head.path_or_root(self.bytes)
     }
 
     /// The query as received.
     pub fn query(&self) -> &'a [u8] {
-        match self.exchange.head.query {
+        match self.head.query {
             Some(query) => query.of(self.bytes),
             None => &[],
         }
@@ -246,31 +327,27 @@ impl<'a, B: KeptBytes> RequestView<'a, B> {
 
     /// How many fields there are.
     pub fn field_count(&self) -> usize {
-        self.exchange.head.fields.len()
+        self.fields.len()
     }
 
     /// Name and value of field `index`, in the order received.
     pub fn field(&self, index: usize) -> Option<(&'a [u8], &'a [u8])> {
-        let [name, value] = self
-            .exchange
-            .arena
-            .get(self.exchange.head.fields)
-            .get(index)?;
+        let [name, value] = self.fields.get(index)?;
         Some((name.of(self.bytes), value.of(self.bytes)))
     }
 
     /// The first field of this name, in any case.
     pub fn header(&self, name: &str) -> Option<&'a [u8]> {
-        self.exchange
-            .head
-            .header(self.bytes, &self.exchange.arena, name)
+        self.values(name).next()
     }
 
     /// The values of all fields of this name, in any case, in the order received.
-    pub fn values(&self, name: &'a str) -> impl DoubleEndedIterator<Item = &'a [u8]> {
+    pub fn values<'n>(
+        &self,
+        name: &'n str,
+    ) -> impl DoubleEndedIterator<Item = &'a [u8]> + Clone + use<'a, 'n, B> {
         let bytes = self.bytes;
-        let fields = self.exchange.arena.get(self.exchange.head.fields).iter();
-        fields.filter_map(move |[field, value]| {
+        self.fields.iter().filter_map(move |[field, value]| {
             let is_it = field.len as usize == name.len()
                 && field.of(bytes).eq_ignore_ascii_case(name.as_bytes());
             is_it.then(|| value.of(bytes))
@@ -279,32 +356,28 @@ impl<'a, B: KeptBytes> RequestView<'a, B> {
 
     /// The body (decoded, if it came chunked); if it streams, what is there of it.
     pub fn body(&self) -> &'a [u8] {
-        match &self.exchange.body {
-            BodyPlace::Input => {
-                let start = self.exchange.head_len();
-                &self.input[start..start + self.exchange.body_len]
-            }
-            BodyPlace::Own(filling) => filling.bytes(),
-            BodyPlace::InKernel => &[],
+        match self.body {
+            ViewedBody::There(bytes) => bytes,
+            ViewedBody::Own(filling) => filling.bytes(),
         }
     }
 
     /// The object that the body was received into, if it was large and there was one.
     pub fn body_object(&self) -> Option<&'a B> {
-        match &self.exchange.body {
-            BodyPlace::Own(filling) => filling.body(),
-            BodyPlace::Input | BodyPlace::InKernel => None,
+        match self.body {
+            ViewedBody::There(_) => None,
+            ViewedBody::Own(filling) => filling.body(),
         }
     }
 
     /// Whether the handler takes the body while it arrives.
     pub fn streams(&self) -> bool {
-        self.exchange.streams
+        self.streams
     }
 
     /// Where it leads.
     pub fn route(&self) -> Route {
-        match self.exchange.found {
+        match self.found {
             Found::Endpoint { endpoint, .. } => Route::Endpoint(endpoint),
             Found::MethodNotAllowed { .. } => Route::MethodNotAllowed,
             // Nobody gets to see the latter: the engine answers it.
@@ -314,7 +387,7 @@ impl<'a, B: KeptBytes> RequestView<'a, B> {
 
     /// The `Allow` field of a 405.
     pub fn allow(&self) -> String {
-        match self.exchange.found {
+        match self.found {
             Found::MethodNotAllowed { path } | Found::Endpoint { path, .. } => {
                 self.router.allow(path)
             }
@@ -325,7 +398,7 @@ impl<'a, B: KeptBytes> RequestView<'a, B> {
 
     /// Names of the path's parameters.
     pub fn param_names(&self) -> &'a [String] {
-        match self.exchange.found {
+        match self.found {
             Found::Endpoint { path, .. } => self.router.params(path),
             _ => &[],
         }
@@ -333,8 +406,8 @@ impl<'a, B: KeptBytes> RequestView<'a, B> {
 
     /// Value of parameter `index`; `%2F` and `%25` in it are still encoded.
     pub fn param(&self, index: usize) -> Option<&'a [u8]> {
-        let span = self.exchange.arena.get(self.exchange.params).get(index)?;
-        let decoded = self.exchange.arena.get(self.exchange.decoded_path);
+        let span = self.params.get(index)?;
+        let decoded = self.decoded_path;
         Some(span.of(if decoded.is_empty() {
             self.bytes
         } else {

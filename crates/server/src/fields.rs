@@ -3,7 +3,7 @@
 //! They go with the arena; nothing is freed one by one (the fault of seed `001`). They lie one behind
 //! the other, each as the lengths of name and value (4 bytes each), the name and the value.
 
-use theframework_memory::{Arena, ArenaSlice, OutOfMemory};
+use theframework_memory::{Allocate, ArenaSlice, OutOfMemory};
 
 /// Enough for the fields of most responses.
 const TEXT_MIN: usize = 248;
@@ -30,7 +30,7 @@ impl Fields {
     /// Adds a field behind the others.
     pub(crate) fn push(
         &mut self,
-        arena: &mut Arena,
+        arena: &mut impl Allocate,
         name: &[u8],
         value: &[u8],
     ) -> Result<(), OutOfMemory> {
@@ -53,7 +53,7 @@ impl Fields {
     }
 
     /// Removes every field of this name (case-insensitive); says whether there was one.
-    pub(crate) fn remove(&mut self, arena: &mut Arena, name: &[u8]) -> bool {
+    pub(crate) fn remove(&mut self, arena: &mut impl Allocate, name: &[u8]) -> bool {
         let mut at = 0;
         let before = self.used;
         while at < self.used as usize {
@@ -73,7 +73,7 @@ impl Fields {
     }
 
     /// The fields in the order in which they were added.
-    pub(crate) fn iter<'a>(&self, arena: &'a Arena) -> Iter<'a> {
+    pub(crate) fn iter<'a>(&self, arena: &'a impl Allocate) -> Iter<'a> {
         Iter(&arena.get(self.text)[..self.used as usize])
     }
 }
@@ -96,7 +96,7 @@ impl<'a> Iterator for Iter<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use theframework_memory::{BlockRecycler, ChunkRecycler};
+    use theframework_memory::{Arena, BlockRecycler, ChunkRecycler};
 
     #[test]
     fn many_fields_keep_their_order_and_can_be_replaced() {

@@ -110,7 +110,7 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             // With much else before it the head has been submitted already.
             head_at: self.pending(key).map(|_| before),
         };
-        match self.take_over(key, sent) {
+        match self.hand_over(key, sent) {
             Ok(file) => self.read_window(file),
             Err(OutOfMemory) => self.abort_response(id),
         }
@@ -124,13 +124,14 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
         status: u16,
         body: &FileBody<D::Socket>,
     ) -> Result<(u16, u64, u64), HeaderError> {
+        let exchange = self.exchanges.get(id.0).ok_or(HeaderError::Over)?;
         let view = self.request(id).ok_or(HeaderError::Over)?;
         let method = view.head().method;
         if status != 200 || !matches!(method, Method::Get | Method::Head) {
             return Ok((status, 0, body.len));
         }
         let own = |name: &[u8]| {
-            let mut fields = view.exchange.fields.iter(&view.exchange.arena);
+            let mut fields = exchange.fields.iter(&exchange.arena);
             fields.find(|(known, _)| known.eq_ignore_ascii_case(name))
         };
         let now = self.driver.unix_time().as_secs();
@@ -193,7 +194,7 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
     }
 
     /// The exchange is the file's from here on: the handler's id names it no longer.
-    fn take_over(&mut self, key: Key, sent: SentFile<D::Socket>) -> Result<Key, OutOfMemory> {
+    fn hand_over(&mut self, key: Key, sent: SentFile<D::Socket>) -> Result<Key, OutOfMemory> {
         let file = self.files.insert(sent)?;
         let Some(mut exchange) = self.exchanges.remove(key) else {
             return Err(OutOfMemory);

@@ -604,6 +604,7 @@ fn begin<B>(
     exchange.handler_timer = None;
     exchange.is_overtime = false;
     exchange.owes_timeout = false;
+    exchange.taken_over = false;
     exchange.continue_sent = false;
     exchange.tag = 0;
     route(exchange, bytes, router, scratch).map_err(|failure| match failure {

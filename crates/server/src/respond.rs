@@ -1,11 +1,13 @@
 //! From an answer to a write, and what follows when it has ended.
 
+use std::fmt;
+
 use theframework_http::{
     CONTINUE, Connection as ConnectionField, ContentLength, InvalidHeader, ResponseHead, Version,
     forbids_body, is_empty, is_final, simple_response, validate_name, validate_value, write_head,
 };
 use theframework_io::{Driver, KeptBytes, Outcome, SEND_AT_ONCE_MAX, Write};
-use theframework_memory::{Key, OutOfMemory};
+use theframework_memory::{ArenaSlice, Key, OutOfMemory};
 
 use crate::connection::Ending;
 use crate::engine::Engine;
@@ -22,6 +24,12 @@ pub enum Body<'a, B> {
     Copied(&'a [u8]),
     /// Sent from where it is, and kept alive until it is.
     Kept(B),
+}
+
+/// Where the body of a complete response is.
+enum Source<'a, B> {
+    Given(Body<'a, B>),
+    InArena(ArenaSlice<u8>),
 }
 
 impl<B: KeptBytes> Body<'_, B> {
@@ -43,6 +51,18 @@ pub enum HeaderError {
     /// The exchange is over.
     Over,
 }
+
+impl fmt::Display for HeaderError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            HeaderError::Invalid(error) => error.fmt(f),
+            HeaderError::OutOfMemory => OutOfMemory.fmt(f),
+            HeaderError::Over => f.write_str("the exchange is over"),
+        }
+    }
+}
+
+impl std::error::Error for HeaderError {}
 
 impl From<OutOfMemory> for HeaderError {
     fn from(_: OutOfMemory) -> Self {
@@ -103,7 +123,27 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
     /// finished, and submitted when the batch ends at the latest. A status that no final response may
     /// have becomes 500; what may have no body (204, 205, 304) is sent without. False if the exchange is
     /// over, or its response was started: that one is then aborted.
-    pub fn respond(&mut self, ExchangeId(key): ExchangeId, status: u16, body: Body<'_, B>) -> bool {
+    pub fn respond(&mut self, id: ExchangeId, status: u16, body: Body<'_, B>) -> bool {
+        self.respond_with(id, status, Source::Given(body))
+    }
+
+    /// As [`respond`](Self::respond), with a body that lies in the exchange's own arena: it is copied
+    /// behind the head.
+    pub fn respond_from_arena(
+        &mut self,
+        id: ExchangeId,
+        status: u16,
+        body: ArenaSlice<u8>,
+    ) -> bool {
+        self.respond_with(id, status, Source::InArena(body))
+    }
+
+    fn respond_with(
+        &mut self,
+        ExchangeId(key): ExchangeId,
+        status: u16,
+        body: Source<'_, B>,
+    ) -> bool {
         let Some(exchange) = self.take_exchange(key) else {
             return false;
         };
@@ -118,6 +158,10 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
         };
         let closes = exchange.is_last() || self.drain.is_some();
         if connection.ending == Ending::No {
+            let body = match body {
+                Source::Given(body) => body,
+                Source::InArena(slice) => Body::Copied(exchange.arena.get(slice)),
+            };
             let status = if is_final(status) { status } else { 500 };
             let is_silent =
                 exchange.head.method.is_head() || forbids_body(status) || is_empty(status);

@@ -41,6 +41,8 @@ impl<B> Exchange<B> {
     pub(crate) fn is_long(&self) -> bool {
         let received = self.body_taken + self.body_len as u64;
         match self.head.framing {
+            // It may wait for ever, without a buffer.
+            _ if self.taken_over => false,
             Framing::None => false,
             Framing::Length(len) => len - received > DIRECT_MIN,
             Framing::Chunked => received > DIRECT_MIN,
@@ -70,6 +72,9 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
         let connection_key = exchange.connection;
         match self.connections.get(connection_key) {
             Some(connection) if connection.ending == Ending::No && !connection.peer_ended => {}
+            Some(connection) if connection.ending == Ending::No && exchange.taken_over => {
+                return BodyState::Ended;
+            }
             _ => return BodyState::Gone,
         }
         if exchange.head.expects_continue && !exchange.continue_sent {
@@ -95,8 +100,13 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
         exchange.reader = value;
         exchange.waited_before_ms = waited_ms;
         let connection_key = exchange.connection;
+        let timeout_ms = if exchange.taken_over {
+            0
+        } else {
+            self.config.read_timeout_ms
+        };
         if let Some(connection) = self.connections.get_mut(connection_key) {
-            connection.read_deadline_ms = after(now_ms, self.config.read_timeout_ms);
+            connection.read_deadline_ms = after(now_ms, timeout_ms);
             self.arm_receive(connection_key);
             self.arm_timer(connection_key);
         }
@@ -179,7 +189,10 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
         self.due.push_back(reader);
         exchange.body_waited_ms += self.waited_ms - exchange.waited_before_ms;
         let received = exchange.body_taken + exchange.body_len as u64;
-        if exchange.is_streaming() && is_too_slow(&self.config, received, exchange.body_waited_ms) {
+        if exchange.is_streaming()
+            && !exchange.taken_over
+            && is_too_slow(&self.config, received, exchange.body_waited_ms)
+        {
             exchange.body_error = 408;
         }
         if let Some(connection) = self.connections.get_mut(exchange.connection) {

@@ -12,7 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use theframework::{AcceptMode, Body, Config, Engine, Route, Router};
+use theframework::Config;
+use theframework::engine::{AcceptMode, Body, Engine, Route, Router};
 use theframework_io::{Driver, PollConfig, PollDriver, UringConfig, UringDriver};
 use theframework_memory::CountingAllocator;
 

@@ -14,7 +14,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use theframework::{AcceptMode, Body, Config, Engine, ExchangeId, PeerSlot, Router, SlotPeers};
+use theframework::Config;
+use theframework::engine::{AcceptMode, Body, Engine, ExchangeId, PeerSlot, Router, SlotPeers};
 use theframework_io::{UringConfig, UringDriver};
 use theframework_memory::CountingAllocator;
 

@@ -7,8 +7,9 @@ use std::cell::RefCell;
 use std::os::fd::RawFd;
 use std::rc::Rc;
 
-use theframework::{
-    AcceptMode, Body, Config, Engine, ExchangeId, FileBody, HeaderError, Held, Router,
+use theframework::Config;
+use theframework::engine::{
+    AcceptMode, Body, Engine, ExchangeId, FileBody, HeaderError, Held, Router,
 };
 use theframework_io::sim::{ClientId, Faults, Net, NoAgenda, SimDriver, SimSocket};
 

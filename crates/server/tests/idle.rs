@@ -15,7 +15,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use theframework::{AcceptMode, Body, Config, Engine, Router};
+use theframework::Config;
+use theframework::engine::{AcceptMode, Body, Engine, Router};
 use theframework_io::{Driver, PollConfig, PollDriver, UringConfig, UringDriver};
 use theframework_memory::CountingAllocator;
 

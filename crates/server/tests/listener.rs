@@ -7,7 +7,8 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use theframework::{AcceptMode, Config, Engine, Router};
+use theframework::Config;
+use theframework::engine::{AcceptMode, Engine, Router};
 use theframework_io::{Driver, PollConfig, PollDriver, UringConfig, UringDriver};
 
 type Kept = &'static [u8];

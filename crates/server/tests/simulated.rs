@@ -7,8 +7,9 @@ use std::cell::{Cell, RefCell};
 use std::os::fd::RawFd;
 use std::rc::Rc;
 
-use theframework::{
-    AcceptMode, Body, BodyState, Config, Engine, ExchangeId, PeerSlot, Peers, Room, Route, Router,
+use theframework::Config;
+use theframework::engine::{
+    AcceptMode, Body, BodyState, Engine, ExchangeId, PeerSlot, Peers, Room, Route, Router,
     SlotPeers, Spare, StreamLimit, WriteError,
 };
 use theframework_http::parse_date;

@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use fastrand::Rng;
-use theframework::{AcceptMode, Config};
+use theframework::Config;
+use theframework::engine::AcceptMode;
 use theframework_io::sim::{FNV_START, Faults, fnv};
 
 /// The largest answer that is made while it goes out.

@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use fastrand::Rng;
 
-use theframework::{
+use theframework::engine::{
     Body, BodyState, Engine, ExchangeId, FileBody, Held, Peers, RequestView, Room, Route, Router,
     StreamLimit,
 };

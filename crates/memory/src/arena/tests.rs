@@ -623,3 +623,52 @@ fn a_grown_slice_keeps_its_values_over_chunks_and_parking() {
         assert_eq!(&arena.get(old)[..3], &[1, 2, 3]);
     }
 }
+
+#[test]
+fn an_arena_in_two_hands_is_read_while_more_is_added() {
+    let worker = Worker::new();
+    for parks in [false, true] {
+        let mut arena = worker.arena();
+        let bytes = numbered(&mut arena, 7, 600);
+        let numbers = arena.alloc_copy(&[1_u64, 2, 3]).unwrap();
+        let large = numbered(&mut arena, 9, 5_000);
+        if parks {
+            arena.park().unwrap();
+        }
+        let (seen, counted, direct, mut more) = arena.split(bytes, numbers, large).unwrap();
+        let mut grown = ArenaSlice::<u8>::default();
+        for len in [10, 900, 3_000, 9_000] {
+            grown = more.grow(grown, len).unwrap();
+            let written = more.get_mut(grown);
+            assert_eq!(written.len(), len);
+            written.fill(5);
+        }
+        assert!(seen.iter().all(|&byte| byte == 7) && seen.len() == 600);
+        assert_eq!(counted, [1, 2, 3]);
+        assert!(direct.iter().all(|&byte| byte == 9) && direct.len() == 5_000);
+        assert!(more.get(grown).iter().all(|&byte| byte == 5));
+        // What was read and what was added is there when the two hands are one again.
+        assert_eq!(
+            (arena.get(bytes), arena.get(grown)),
+            (&[7; 600][..], &[5; 9_000][..])
+        );
+        arena.reset();
+    }
+    assert_eq!((worker.chunks_live(), worker.blocks.live()), (0, 0));
+}
+
+#[test]
+fn what_is_read_cannot_be_written_meanwhile() {
+    for len in [10, 5_000] {
+        let worker = Worker::new();
+        let mut arena = worker.arena();
+        let older = numbered(&mut arena, 1, len);
+        let panics = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let none = ArenaSlice::<u8>::default();
+            let (_, _, _, mut more) = arena.split(older, none, none).unwrap();
+            more.get_mut(older)[0] = 2;
+        }));
+        assert!(panics.is_err());
+        assert_eq!(arena.get(older)[0], 1);
+    }
+}

@@ -1,0 +1,133 @@
+//! A response that stands for itself, to be made anywhere and sent later.
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use http::{Response as HttpResponse, StatusCode};
+use serde::Serialize;
+
+use crate::app::error::{Error, Result};
+
+/// A whole response: status, fields and body, owned. What a handler gives at once goes into its
+/// [`Response`](crate::Response); this is for what comes later ([`Responder`](crate::Responder)) or from
+/// another thread ([`Response::offload`](crate::Response::offload)). It is made of an [`http::Response`] too.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    pub(crate) status: StatusCode,
+    pub(crate) fields: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Reply {
+    /// A response without a body.
+    pub fn new(status: StatusCode) -> Self {
+        Reply {
+            status,
+            fields: HeaderMap::new(),
+            body: Bytes::new(),
+        }
+    }
+
+    /// Plain text.
+    pub fn text(text: impl Into<String>) -> Self {
+        Reply::new(StatusCode::OK)
+            .with_type("text/plain; charset=utf-8")
+            .with_body(text.into())
+    }
+
+    /// HTML.
+    pub fn html(html: impl Into<String>) -> Self {
+        Reply::new(StatusCode::OK)
+            .with_type("text/html; charset=utf-8")
+            .with_body(html.into())
+    }
+
+    /// A value in JSON.
+    ///
+    /// # Errors
+    /// 500 when it cannot be written in JSON.
+    pub fn json(value: &impl Serialize) -> Result<Self> {
+        Ok(Reply::new(StatusCode::OK)
+            .with_type("application/json")
+            .with_body(serde_json::to_vec(value)?))
+    }
+
+    /// With another status.
+    #[must_use]
+    pub fn with_status(mut self, status: StatusCode) -> Self {
+        self.status = status;
+        self
+    }
+
+    /// With one more field.
+    #[must_use]
+    pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.fields.append(name, value);
+        self
+    }
+
+    /// With this body, which is sent from where it is.
+    #[must_use]
+    pub fn with_body(mut self, body: impl Into<Bytes>) -> Self {
+        self.body = body.into();
+        self
+    }
+
+    fn with_type(self, media: &'static str) -> Self {
+        self.with_header(CONTENT_TYPE, HeaderValue::from_static(media))
+    }
+
+    /// What a client is told that its server is too busy for: 503, come again in a second.
+    pub(crate) fn overloaded() -> Self {
+        Reply::text("503 Service Unavailable\n")
+            .with_status(StatusCode::SERVICE_UNAVAILABLE)
+            .with_header(RETRY_AFTER, HeaderValue::from_static("1"))
+    }
+}
+
+impl From<StatusCode> for Reply {
+    fn from(status: StatusCode) -> Self {
+        Reply::text(status_text(status)).with_status(status)
+    }
+}
+
+impl<B: Into<Bytes>> From<HttpResponse<B>> for Reply {
+    fn from(response: HttpResponse<B>) -> Self {
+        let (parts, body) = response.into_parts();
+        Reply {
+            status: parts.status,
+            fields: parts.headers,
+            body: body.into(),
+        }
+    }
+}
+
+impl From<Error> for Reply {
+    fn from(error: Error) -> Self {
+        let status = error.status();
+        Reply::text(error_text(&error)).with_status(status)
+    }
+}
+
+impl<R: Into<Reply>> From<Result<R>> for Reply {
+    fn from(result: Result<R>) -> Self {
+        match result {
+            Ok(reply) => reply.into(),
+            Err(error) => error.into(),
+        }
+    }
+}
+
+/// The body of an answer that nobody wrote one for, as the engine's own refusals have it.
+pub(crate) fn status_text(status: StatusCode) -> String {
+    let reason = theframework_http::reason(status.as_u16());
+    format!("{} {reason}\n", status.as_u16())
+}
+
+/// What a client is told of an error: of those that are not its own, nothing but the status.
+pub(crate) fn error_text(error: &Error) -> String {
+    if error.status().is_server_error() || error.message().is_empty() {
+        status_text(error.status())
+    } else {
+        format!("{}\n", error.message())
+    }
+}
