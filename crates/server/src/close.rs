@@ -15,7 +15,7 @@ use theframework_memory::Key;
 
 use crate::connection::Ending;
 use crate::engine::Engine;
-use crate::exchange::Progress;
+use crate::exchange::{ExchangeId, Progress};
 
 /// How long the peer has for reading the last response and closing its side.
 pub(crate) const LINGER_MS: u64 = 2000;
@@ -152,7 +152,19 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
         self.drain.is_some() && self.connections.is_empty() && self.listeners.is_closed()
     }
 
-    /// Ends every connection at once, whatever it is doing. Returns how many requests are lost.
+    /// The exchanges that are with their handlers, whatever became of their connections.
+    pub fn unanswered(&self) -> Vec<ExchangeId> {
+        let exchanges = self.exchanges.iter();
+        exchanges
+            .filter(|(_, exchange)| {
+                matches!(exchange.progress, Progress::Running | Progress::Parked)
+            })
+            .map(|(key, _)| ExchangeId(key))
+            .collect()
+    }
+
+    /// Ends every connection at once, whatever it is doing. Returns how many requests are lost. Those that
+    /// are with their handlers end with [`abort_response`](Self::abort_response).
     pub fn abort(&mut self) -> usize {
         self.drain();
         let lost = self.exchanges.len();

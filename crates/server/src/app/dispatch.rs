@@ -8,7 +8,7 @@ use http::StatusCode;
 
 use crate::app::error::{Error, Result};
 use crate::app::handler::{Handler, Middleware, Next};
-use crate::app::reply::{Reply, error_text, status_text};
+use crate::app::reply::{Reply, error_text, write_status};
 use crate::app::request::{Request, State};
 use crate::app::response::Response;
 use crate::app::worker::Worker;
@@ -87,5 +87,7 @@ pub(crate) fn method_not_allowed(_: &mut Request<'_>, response: &mut Response<'_
 
 fn plain(response: &mut Response<'_>, status: StatusCode) {
     response.set_status(status);
-    response.text(status_text(status));
+    response.text("");
+    // Without memory for it, the response says so by itself.
+    let _ = write_status(&mut response.body_writer(), status);
 }

@@ -1,5 +1,7 @@
 //! A response that stands for itself, to be made anywhere and sent later.
 
+use std::io;
+
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{Response as HttpResponse, StatusCode};
@@ -119,8 +121,16 @@ impl<R: Into<Reply>> From<Result<R>> for Reply {
 
 /// The body of an answer that nobody wrote one for, as the engine's own refusals have it.
 pub(crate) fn status_text(status: StatusCode) -> String {
+    let mut text = Vec::new();
+    // Writing to a vector does not fail.
+    let _ = write_status(&mut text, status);
+    String::from_utf8(text).unwrap_or_default()
+}
+
+/// The same, written.
+pub(crate) fn write_status(out: &mut impl io::Write, status: StatusCode) -> io::Result<()> {
     let reason = theframework_http::reason(status.as_u16());
-    format!("{} {reason}\n", status.as_u16())
+    writeln!(out, "{} {reason}", status.as_u16())
 }
 
 /// What a client is told of an error: of those that are not its own, nothing but the status.

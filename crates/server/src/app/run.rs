@@ -56,6 +56,8 @@ pub(crate) struct Loop<D: Driver<Bytes>> {
     inbox_task: Key,
     messages: Vec<Message>,
     commands: Vec<Command>,
+    /// Nobody is waited for any more.
+    is_aborted: bool,
 }
 
 impl<D: Driver<Bytes>> Loop<D> {
@@ -77,6 +79,7 @@ impl<D: Driver<Bytes>> Loop<D> {
             inbox_task,
             messages: Vec::new(),
             commands: Vec::new(),
+            is_aborted: false,
         };
         if watches {
             this.watch_inbox();
@@ -103,7 +106,7 @@ impl<D: Driver<Bytes>> Loop<D> {
     }
 
     fn is_over(&self) -> bool {
-        self.engine.is_drained() && self.worker.inner().pending.get() == 0
+        self.engine.is_drained() && (self.is_aborted || self.worker.inner().pending.get() == 0)
     }
 
     /// One round. Says whether anything but waiting was done.
@@ -273,7 +276,7 @@ impl<D: Driver<Bytes>> Loop<D> {
             }
             Task::DrainEnd => {
                 self.remove(key);
-                self.engine.abort();
+                self.abort();
             }
             Task::Timer { call, period, .. } => self.fire(key, call, period),
             Task::Pieces { id, pieces } => self.pump_pieces(key, id, pieces),
@@ -395,10 +398,17 @@ impl<D: Driver<Bytes>> Loop<D> {
                 let _ = catch_unwind(AssertUnwindSafe(|| call(&self.worker)));
             }
             Message::Drain(limit) => self.drain(limit),
-            Message::Abort => {
-                self.engine.abort();
-            }
+            Message::Abort => self.abort(),
         }
+    }
+
+    /// Ends everything at once: who would have answered later is not waited for.
+    fn abort(&mut self) {
+        self.engine.abort();
+        for id in self.engine.unanswered() {
+            self.engine.abort_response(id);
+        }
+        self.is_aborted = true;
     }
 
     fn drain(&mut self, limit: Duration) {

@@ -35,7 +35,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(1);
 /// What a client's and a server's socket hold, in bytes.
 const SOCKET_SIZE: usize = 256 * 1024;
-const HEADERS_MAX: usize = 256;
+const HEADERS_MAX: usize = 1024;
 
 impl App {
     /// Answers one request, without a socket: through the very engine, parser, limits and handlers that
@@ -256,7 +256,11 @@ impl LiveClient {
             if has_ended {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            let count = self.stream.read(&mut piece)?;
+            let count = match self.stream.read(&mut piece) {
+                // A ring that was let go of interrupts, like a signal, the thread that made it.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                count => count?,
+            };
             has_ended = count == 0;
             self.got.extend_from_slice(&piece[..count]);
         }
@@ -338,7 +342,7 @@ fn parse(
     let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
     let mut start = 0;
     loop {
-        let mut fields = [httparse::EMPTY_HEADER; HEADERS_MAX];
+        let mut fields = vec![httparse::EMPTY_HEADER; HEADERS_MAX];
         let mut head = httparse::Response::new(&mut fields);
         let parsed = head.parse(&bytes[start..]);
         let parsed = parsed.map_err(|error| invalid(&error.to_string()))?;

@@ -1,0 +1,243 @@
+//! Servers: loops, listeners, limits, ends.
+
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use theframework::http::Request as HttpRequest;
+use theframework::{Address, App, Config, LiveClient, Request, Response, Settings, StartError};
+
+use crate::{DRIVERS, connect, read_to_end, read_until, say, serve_with, stop, text, write};
+
+fn ask(address: &Address) -> String {
+    let mut client = LiveClient::connect(address).unwrap();
+    let answer = client
+        .send(HttpRequest::get("/").body("").unwrap())
+        .unwrap();
+    text(&answer).to_owned()
+}
+
+#[test]
+fn it_listens_on_addresses_of_all_kinds_and_on_sockets_that_exist() {
+    let path = std::env::temp_dir().join(format!("theframework-face-{}.sock", std::process::id()));
+    let unix = format!("unix:{}", path.display());
+    for driver in DRIVERS {
+        let inherited = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = App::new()
+            .get("/", say("here"))
+            .settings(Settings {
+                driver: Some(driver),
+                workers: 2,
+                ..Settings::default()
+            })
+            .bind("127.0.0.1:0")
+            .unwrap()
+            .bind("[::1]:0")
+            .unwrap()
+            .bind(&unix)
+            .unwrap()
+            .listener(inherited)
+            .unwrap()
+            .start()
+            .unwrap();
+        let addresses = server.addresses().to_vec();
+        assert_eq!(addresses.len(), 4);
+        assert!(matches!(addresses[1], Address::Tcp(address) if address.is_ipv6()));
+        assert_eq!(addresses[2].to_string(), unix);
+        for address in &addresses {
+            assert_eq!(ask(address), "here", "{address}");
+        }
+        // Another one is told that it is taken.
+        let taken = addresses[0].to_string();
+        for address in [&taken, &unix] {
+            let refused = App::new().bind(address).unwrap_err();
+            assert!(
+                matches!(&refused, StartError::Address(which, _) if which == address),
+                "{refused}"
+            );
+        }
+        stop(server);
+        assert!(!path.exists(), "the socket's file stays");
+    }
+    // What a server that died has left is replaced; what somebody else has is not.
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    let server = App::new()
+        .get("/", say("again"))
+        .bind(&unix)
+        .unwrap()
+        .start()
+        .unwrap();
+    assert_eq!(ask(&server.addresses()[0]), "again");
+    stop(server);
+    std::fs::write(&path, "precious").unwrap();
+    assert!(App::new().bind(&unix).is_err());
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+    std::fs::remove_file(&path).unwrap();
+    assert!(App::new().bind("nonsense").is_err());
+    assert!(matches!(
+        App::new().server().unwrap().start().unwrap_err(),
+        StartError::NoAddress
+    ));
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    assert!(App::new().server().unwrap().listener(socket).is_err());
+}
+
+#[test]
+fn several_loops_share_the_connections_and_each_has_its_hooks() {
+    for driver in DRIVERS {
+        for reuse_port in [false, true] {
+            let (started, stopped) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+            let (starts, stops) = (Arc::clone(&started), Arc::clone(&stopped));
+            let app = App::new()
+                .get("/", |_: &mut Request, response: &mut Response| {
+                    response.text(response.worker().number().to_string());
+                })
+                .on_start(move |worker| {
+                    starts.fetch_add(1 + worker.number(), Ordering::SeqCst);
+                })
+                .on_stop(move |_| {
+                    stops.fetch_add(1, Ordering::SeqCst);
+                });
+            let settings = Settings {
+                workers: 3,
+                reuse_port,
+                ..Settings::default()
+            };
+            let server = serve_with(app, settings, driver);
+            assert_eq!(started.load(Ordering::SeqCst), 6);
+            let mut clients: Vec<_> = (0..60)
+                .map(|_| LiveClient::connect(&server.addresses()[0]).unwrap())
+                .collect();
+            let mut served = [0; 3];
+            for client in &mut clients {
+                let answer = client
+                    .send(HttpRequest::get("/").body("").unwrap())
+                    .unwrap();
+                served[text(&answer).parse::<usize>().unwrap()] += 1;
+            }
+            // The kernel spreads by chance with sockets of their own.
+            assert!(
+                served
+                    .iter()
+                    .all(|&count| count > if reuse_port { 0 } else { 8 }),
+                "{served:?}"
+            );
+            crate::wait_for("figures", || server.stats().requests == 60);
+            assert_eq!((server.stats().accepted, server.connections()), (60, 60));
+            drop(clients);
+            stop(server);
+            assert_eq!(stopped.load(Ordering::SeqCst), 3);
+        }
+    }
+}
+
+#[test]
+fn limits_of_the_configuration_are_kept() {
+    for driver in DRIVERS {
+        let app = App::new()
+            .get("/", say("fine"))
+            .post("/", say("taken"))
+            .config(Config {
+                max_target_size: 100,
+                max_header_size: 1000,
+                max_body_size: 10,
+                max_connections: 2,
+                accept_pause_ms: 1,
+                read_timeout_ms: 200,
+                keepalive_timeout_ms: 400,
+                server: b"mine".to_vec(),
+                ..Config::default()
+            });
+        let server = serve_with(app, Settings::default(), driver);
+        for (request, status) in [
+            (
+                format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "x".repeat(100)),
+                "414",
+            ),
+            (
+                format!(
+                    "GET / HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n",
+                    "x".repeat(1000)
+                ),
+                "431",
+            ),
+            (
+                "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 11\r\n\r\n".to_owned(),
+                "413",
+            ),
+            ("GET / HTTP/1.1\r\n".to_owned(), "408"),
+        ] {
+            let mut stream = connect(&server);
+            write(&mut stream, &request);
+            let answer = read_to_end(&mut stream);
+            assert!(
+                answer.starts_with(&format!("HTTP/1.1 {status} ")),
+                "{answer}"
+            );
+            assert!(answer.contains("\r\nServer: mine\r\n"), "{answer}");
+            crate::wait_for("it is gone", || server.connections() == 0);
+        }
+        // A third connection is told to come again.
+        let (mut first, mut second) = (connect(&server), connect(&server));
+        for stream in [&mut first, &mut second] {
+            write(stream, "GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+            read_until(stream, "\r\n\r\nfine");
+        }
+        let answer = read_to_end(&mut connect(&server));
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+        // Idle for too long.
+        assert_eq!(read_to_end(&mut first), "");
+        stop(server);
+    }
+}
+
+/// In a process of its own, as signals are the whole process's.
+#[test]
+fn a_signal_lets_it_finish_and_a_second_one_does_not() {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+    const TEST: &str = "running::a_signal_lets_it_finish_and_a_second_one_does_not";
+    if let Ok(path) = std::env::var("FACE_SIGNALS") {
+        let server = App::new()
+            .get("/slow", |_: &mut Request, response: &mut Response| {
+                response.offload(|| {
+                    std::thread::sleep(Duration::from_millis(400));
+                    Ok(theframework::Reply::text("finished"))
+                });
+            })
+            .bind(&path)
+            .unwrap();
+        println!("READY");
+        return server.run().unwrap();
+    }
+    for (signals, answer) in [(&["TERM"][..], "finished"), (&["INT", "INT"], "")] {
+        let path = std::env::temp_dir().join(format!(
+            "theframework-signals-{}-{}",
+            std::process::id(),
+            signals.len()
+        ));
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", TEST, "--nocapture"])
+            .env("FACE_SIGNALS", format!("unix:{}", path.display()))
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert!(lines.any(|line| line.unwrap().ends_with("READY")));
+        let mut stream = UnixStream::connect(&path).unwrap();
+        std::io::Write::write_all(&mut stream, b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        std::thread::sleep(Duration::from_millis(100));
+        for signal in signals {
+            let sent = Command::new("kill")
+                .args([&format!("-{signal}"), &child.id().to_string()])
+                .status();
+            assert!(sent.unwrap().success());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let mut got = Vec::new();
+        let _ = std::io::Read::read_to_end(&mut stream, &mut got);
+        assert!(String::from_utf8(got).unwrap().ends_with(answer));
+        assert!(child.wait().unwrap().success());
+    }
+}
