@@ -50,7 +50,7 @@ fn a_responder_that_is_dropped_answers_503() {
     let make = || {
         App::new()
             .get("/dropped", |_: &mut Request, response: &mut Response| {
-                drop(response.defer())
+                drop(response.defer());
             })
             .get("/panics", |_: &mut Request, response: &mut Response| {
                 let responder = response.defer();

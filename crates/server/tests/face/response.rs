@@ -19,10 +19,10 @@ fn each_kind_of_body_has_its_type_and_its_bytes() {
         App::new()
             .state(Bytes::from(Arc::<[u8]>::from(vec![b'S'; 50_000]).to_vec()))
             .get("/text", |_: &mut Request, response: &mut Response| {
-                response.text("grün")
+                response.text("grün");
             })
             .get("/html", |_: &mut Request, response: &mut Response| {
-                response.html("<p>")
+                response.html("<p>");
             })
             .get("/json", |_: &mut Request, response: &mut Response| {
                 response.json(&json!({"a": [1, 2]}))
@@ -48,7 +48,7 @@ fn each_kind_of_body_has_its_type_and_its_bytes() {
                 response.set_body(vec![b'O'; 5000]);
             })
             .get("/small", |_: &mut Request, response: &mut Response| {
-                response.set_body("small")
+                response.set_body("small");
             })
             .get("/written", |_: &mut Request, response: &mut Response| {
                 for number in 0..1000 {
@@ -288,7 +288,7 @@ fn a_response_can_be_looked_at_and_changed_on_its_way_back() {
     let shout = |request: &mut Request<'_>, response: &mut Response<'_>, next: Next<'_>| {
         next.run(request, response)?;
         let loud = String::from_utf8_lossy(response.body()).to_uppercase();
-        response.set_header("X-Status", response.status().as_str().to_owned())?;
+        response.set_header("X-Status", response.status().as_str())?;
         response.set_body(loud);
         Ok(())
     };

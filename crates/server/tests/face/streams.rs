@@ -157,9 +157,9 @@ fn events_come_from_any_thread_until_the_client_leaves() {
         // Whether somebody is there is known when something is sent.
         wait_for("one has left", || {
             let senders = senders.lock().unwrap();
-            senders
-                .iter()
-                .for_each(|sender| drop(sender.send(": are you there?\n\n")));
+            for sender in senders.iter() {
+                let _ = sender.send(": are you there?\n\n");
+            }
             senders.iter().filter(|sender| sender.is_gone()).count() == 1
         });
         let mut senders = std::mem::take(&mut *senders.lock().unwrap());
