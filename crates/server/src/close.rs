@@ -82,6 +82,7 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             } else if let Some(exchange) = connection.exchange {
                 self.wake_reader(exchange);
                 self.wake_writer(exchange);
+                self.wake_watcher(exchange);
             }
         }
         self.free_if_ended(key);

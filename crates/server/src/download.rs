@@ -234,6 +234,24 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
         self.conclude(connection_key, exchange, true);
     }
 
+    /// Makes `value` due (60 bits, not 0) when the client leaves, be it only that it sends no more
+    /// ([`is_disconnected`](Self::is_disconnected)), or the exchange is over, once.
+    pub fn wait_for_end(&mut self, ExchangeId(key): ExchangeId, value: u64) {
+        if let Some(exchange) = self.exchanges.get_mut(key) {
+            exchange.watcher = value;
+        }
+    }
+
+    /// Tells who waits for the client's end, if anybody does.
+    pub(crate) fn wake_watcher(&mut self, key: Key) {
+        if let Some(exchange) = self.exchanges.get_mut(key) {
+            let watcher = std::mem::take(&mut exchange.watcher);
+            if watcher != 0 {
+                self.due.push_back(watcher);
+            }
+        }
+    }
+
     /// Tells who waits for room, if anybody does.
     pub(crate) fn wake_writer(&mut self, key: Key) {
         if let Some(exchange) = self.exchanges.get_mut(key) {

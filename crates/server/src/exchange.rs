@@ -94,6 +94,8 @@ pub(crate) struct Exchange<B> {
     /// Who waits for the body, and who for room in the output: the user's numbers, or 0.
     pub(crate) reader: u64,
     pub(crate) writer: u64,
+    /// Who is told when the client leaves: the user's number, or 0.
+    pub(crate) watcher: u64,
     pub(crate) sending: Sending,
     /// The file that is its response, if it is one.
     pub(crate) file: Option<Key>,
@@ -141,6 +143,7 @@ impl<B> Exchange<B> {
             body_error: 0,
             reader: 0,
             writer: 0,
+            watcher: 0,
             sending: Sending::No,
             file: None,
             body_len: 0,

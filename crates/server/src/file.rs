@@ -82,10 +82,7 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             }
         };
         let ExchangeId(key) = id;
-        if let Some(exchange) = self.exchanges.get_mut(key) {
-            // Nobody will read what is left of its body.
-            exchange.closes = exchange.is_last();
-        }
+        self.give_up_body(id);
         let before = self.pending(key).map_or(0, Write::len);
         if !self.start_response(id, status, Some(left)) || self.room(id) == Room::Gone {
             self.driver.close(body.file);

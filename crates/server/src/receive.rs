@@ -104,6 +104,12 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             Outcome::Failed(_) => return self.begin_close(key),
             _ => debug_assert!(false, "not an event of a receive"),
         }
+        if let Some(connection) = self.connections.get(key)
+            && (connection.peer_ended || connection.hung_up)
+            && let Some(exchange) = connection.exchange
+        {
+            self.wake_watcher(exchange);
+        }
         if !more {
             self.receive_ended(key);
         }
@@ -599,6 +605,7 @@ fn begin<B>(
     exchange.body_waited_ms = 0;
     exchange.reader = 0;
     exchange.writer = 0;
+    exchange.watcher = 0;
     exchange.sending = Sending::No;
     exchange.fields = Fields::default();
     exchange.handler_timer = None;

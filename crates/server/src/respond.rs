@@ -112,6 +112,15 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
         std::str::from_utf8(value).ok()?.parse().ok()
     }
 
+    /// Forgets the response fields of these names, in any case.
+    pub fn remove_fields(&mut self, ExchangeId(key): ExchangeId, names: &[&[u8]]) {
+        if let Some(exchange) = self.exchanges.get_mut(key) {
+            for name in names {
+                exchange.fields.remove(&mut exchange.arena, name);
+            }
+        }
+    }
+
     /// Forgets all response fields that were set.
     pub fn clear_fields(&mut self, ExchangeId(key): ExchangeId) {
         if let Some(exchange) = self.exchanges.get_mut(key) {
@@ -206,7 +215,7 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             self.wheel.cancel(timer);
         }
         // Another greenlet of the handler's may wait still: it finds that the exchange is over.
-        let waiters = [exchange.reader, exchange.writer];
+        let waiters = [exchange.reader, exchange.writer, exchange.watcher];
         self.due
             .extend(waiters.into_iter().filter(|&value| value != 0));
         Some(exchange)
@@ -248,10 +257,23 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
         exchange.progress = Progress::Parked;
         // Short of memory it stays where it is: larger, but right.
         let _ = exchange.arena.park();
+        let connection = exchange.connection;
+        if !exchange.streams {
+            self.limit_handler(ExchangeId(key));
+        }
+        self.end_lease(connection);
+        self.submit(connection);
+    }
+
+    /// Starts the time limit of a handler that waits, if it has one, and has not begun to answer. Where a
+    /// body streams, [`park`](Self::park) does not.
+    pub fn limit_handler(&mut self, ExchangeId(key): ExchangeId) {
+        let Some(exchange) = self.exchanges.get_mut(key) else {
+            return;
+        };
         if exchange.handler_timer.is_none()
             && !exchange.is_overtime
             && exchange.sending == Sending::No
-            && !exchange.streams
             && self.config.handler_timeout_ms > 0
         {
             let at_ms = exchange.started_ms + self.config.handler_timeout_ms;
@@ -260,9 +282,14 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
                     .insert(tick_of_ms(at_ms), token::of_key(Kind::Handler, key)),
             );
         }
-        let connection = exchange.connection;
-        self.end_lease(connection);
-        self.submit(connection);
+    }
+
+    /// Nobody will read what is left of the request's body, if anything is: no further request is served
+    /// then, and the response says so.
+    pub fn give_up_body(&mut self, ExchangeId(key): ExchangeId) {
+        if let Some(exchange) = self.exchanges.get_mut(key) {
+            exchange.closes = exchange.is_last();
+        }
     }
 
     /// No further request is served on this exchange's connection.

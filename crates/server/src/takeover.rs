@@ -5,7 +5,7 @@
 //! their back-pressure and the write timeout, serve any protocol. Nobody waits for the peer in vain here:
 //! what may take how long is the protocol's business.
 
-use theframework_http::{ContentLength, Framing};
+use theframework_http::{ContentLength, Framing, Version, is_final};
 use theframework_io::{Driver, KeptBytes};
 
 use crate::connection::Ending;
@@ -15,7 +15,7 @@ use crate::respond::{writable, write_response_head};
 
 impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
     /// Ends HTTP on the connection of an exchange, whose request's body must be complete. With a status
-    /// (101, or any other), a head is written first, with the response's fields and without a length.
+    /// (101, not on HTTP/1.0, or a final one), a head is written first, with the response's fields and without a length.
     /// What the peer sends from here on is taken as a body that streams, what it is sent is written as
     /// a response that does: [`take_body`](Self::take_body), [`write_body`](Self::write_body);
     /// [`finish_response`](Self::finish_response) ends the connection. No read or handler timeout runs.
@@ -29,7 +29,10 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             return false;
         };
         let is_open = connection.ending == Ending::No && exchange.sending == Sending::No;
-        if !is_open || !exchange.is_complete() {
+        // HTTP/1.0 knows no upgrade (RFC 9110 §7.8), and no other interim status ends a request.
+        let is_new = exchange.head.version != Version::Http10;
+        let can_be = status.is_none_or(|status| is_final(status) || status == 101 && is_new);
+        if !is_open || !can_be || !exchange.is_complete() {
             return false;
         }
         let request_len = exchange.input_len();
@@ -48,7 +51,8 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             None => Ok(()),
             Some(status) => writable(&mut connection.output, &mut self.writes).and_then(|write| {
                 let length = ContentLength::None;
-                write_response_head(write, exchange, status, length, false, head.0, head.1)
+                let closes = status != 101;
+                write_response_head(write, exchange, status, length, closes, head.0, head.1)
             }),
         });
         exchange.taken_over = true;

@@ -4,9 +4,9 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use crate::app::dispatch::{Dispatch, Endpoint, Hook, OnError, method_not_allowed, not_found};
+use crate::app::dispatch::{Dispatch, Endpoint, Hook, method_not_allowed, not_found};
 use crate::app::error::{Error, Result};
-use crate::app::handler::{Handler, IntoResult, Middleware, Next};
+use crate::app::handler::{Handler, IntoResult, Middleware, Next, OnError};
 use crate::app::request::{Request, State};
 use crate::app::response::Response;
 use crate::app::server::{Server, StartError};
@@ -56,6 +56,8 @@ struct RouteSpec {
 /// ```
 pub struct App<Scope = Whole> {
     routes: Vec<RouteSpec>,
+    /// How many of them the last call has added.
+    last: usize,
     middleware: Vec<Arc<Middleware>>,
     not_found: Arc<Handler>,
     method_not_allowed: Arc<Handler>,
@@ -71,6 +73,7 @@ impl<Scope> App<Scope> {
     fn empty() -> Self {
         App {
             routes: Vec::new(),
+            last: 0,
             middleware: Vec::new(),
             not_found: Arc::new(not_found),
             method_not_allowed: Arc::new(method_not_allowed),
@@ -98,6 +101,7 @@ impl<Scope> App<Scope> {
             middleware: Vec::new(),
             streams: None,
         });
+        self.last = 1;
         self
     }
 
@@ -185,11 +189,13 @@ impl<Scope> App<Scope> {
                 handler(request, response)
             });
         }
+        self.last = ANY.len();
         self
     }
 
-    /// Has the route that was added last start with the head of a request, and take its body as it comes:
-    /// [`Response::read_body`]. The limit is the setting `max_stream_size`.
+    /// Has what was added last (a route, [`any`](Self::any)'s, or a [`group`](Self::group)'s) start with the
+    /// head of a request, and take its body as it comes: [`Response::read_body`]. The limit is the setting
+    /// `max_stream_size`.
     #[must_use]
     pub fn streaming(self) -> Self {
         self.stream(StreamLimit::Default)
@@ -202,8 +208,8 @@ impl<Scope> App<Scope> {
     }
 
     fn stream(mut self, limit: StreamLimit) -> Self {
-        if let Some(last) = self.routes.last_mut() {
-            last.streams = Some(limit);
+        for route in self.routes.iter_mut().rev().take(self.last) {
+            route.streams = Some(limit);
         }
         self
     }
@@ -219,7 +225,7 @@ impl<Scope> App<Scope> {
     ///         response.set_status(StatusCode::FORBIDDEN); // answers by itself
     ///         return Ok(());
     ///     }
-    ///     next.run(request, response)?; // goes on
+    ///     next.run(request, response); // goes on
     ///     response.set_header("X-Greeted", "yes")?; // runs after
     ///     Ok(())
     /// }
@@ -251,7 +257,7 @@ impl<Scope> App<Scope> {
     /// let app = App::new().group("/api", |group| {
     ///     group
     ///         .middleware(|request: &mut Request, response: &mut Response, next: Next| {
-    ///             next.run(request, response)?;
+    ///             next.run(request, response);
     ///             response.set_header("X-Api", "1")?;
     ///             Ok(())
     ///         })
@@ -263,6 +269,7 @@ impl<Scope> App<Scope> {
     pub fn group(mut self, prefix: &str, make: impl FnOnce(Group) -> Group) -> Self {
         let group = make(Group::empty());
         let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
+        self.last = group.routes.len();
         for mut route in group.routes {
             route.pattern = format!("{prefix}{}", route.pattern);
             route
@@ -330,8 +337,9 @@ impl App {
         self
     }
 
-    /// Called with the error that a handler has returned, or a panic, to change the answer: status and
-    /// body stand in the response already. For logging, too.
+    /// Called with the error that a handler or a middleware has returned, or a panic, to change the answer:
+    /// status and body stand in the response already. For logging, too. What comes later
+    /// ([`Response::defer`], [`Response::offload`], [`Response::read_body`]) is answered without it.
     ///
     /// ```
     /// use theframework::{App, Error, Request, Response};
@@ -450,8 +458,8 @@ impl App {
         };
         let refused = Arc::clone(&self.method_not_allowed);
         let method_not_allowed: Arc<Handler> = Arc::new(move |request, response| {
-            let allow = request.view().allow();
-            response.set_header("Allow", allow)?;
+            // An error is answered with what was set before.
+            response.set_header("Allow", request.view().allow())?;
             refused(request, response)
         });
         Ok(Dispatch {

@@ -10,9 +10,13 @@
 //! pointer for each middleware and for the handler; nothing is allocated.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use crate::app::error::Result;
+use http::StatusCode;
+
+use crate::app::error::{Error, Result};
+use crate::app::reply::{Reply, error_text};
 use crate::app::request::Request;
 use crate::app::response::Response;
 
@@ -38,6 +42,9 @@ impl IntoResult for Result {
 }
 
 pub(crate) type Handler = dyn Fn(&mut Request<'_>, &mut Response<'_>) -> Result + Send + Sync;
+/// Called with an error, to answer for it.
+pub(crate) type OnError =
+    dyn Fn(&mut Request<'_>, &Error, &mut Response<'_>) -> Result + Send + Sync;
 pub(crate) type Middleware =
     dyn Fn(&mut Request<'_>, &mut Response<'_>, Next<'_>) -> Result + Send + Sync;
 
@@ -46,24 +53,36 @@ pub(crate) type Middleware =
 pub struct Next<'n> {
     pub(crate) middleware: &'n [Arc<Middleware>],
     pub(crate) handler: &'n Handler,
+    pub(crate) on_error: Option<&'n OnError>,
 }
 
 impl Next<'_> {
     /// Goes on. A middleware that does not call this answers by itself; what it does afterwards sees
-    /// the handler's response, and may change it.
-    ///
-    /// # Errors
-    /// What the handler, or a middleware behind, returned. Pass it on with `?`, or answer for it.
-    pub fn run(self, request: &mut Request<'_>, response: &mut Response<'_>) -> Result {
-        match self.middleware.split_first() {
+    /// the response, and may change it. There is one whatever happened: an error or a panic behind has been
+    /// answered by then ([`App::on_error`](crate::App::on_error)).
+    pub fn run(self, request: &mut Request<'_>, response: &mut Response<'_>) {
+        // What a panic leaves half done is the response, which is made anew.
+        let called = catch_unwind(AssertUnwindSafe(|| match self.middleware.split_first() {
             Some((first, rest)) => {
                 let next = Next {
                     middleware: rest,
-                    handler: self.handler,
+                    ..self
                 };
                 first(request, response, next)
             }
             None => (self.handler)(request, response),
+        }));
+        let error = match called {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error,
+            Err(_) => Error::new(StatusCode::INTERNAL_SERVER_ERROR, "the handler panicked"),
+        };
+        response.set_reply(Reply::text(error_text(&error)).with_status(error.status()));
+        if let Some(on_error) = self.on_error {
+            let answered = catch_unwind(AssertUnwindSafe(|| on_error(request, &error, response)));
+            if !matches!(answered, Ok(Ok(()))) {
+                response.set_reply(StatusCode::INTERNAL_SERVER_ERROR.into());
+            }
         }
     }
 }

@@ -13,12 +13,11 @@ use theframework_memory::Key;
 
 use crate::app::reply::Reply;
 use crate::app::worker::Worker;
-use crate::exchange::ExchangeId;
 
 /// What the loop is asked to do.
 pub(crate) enum Message {
     /// Answers an exchange that was deferred.
-    Reply(ExchangeId, Box<Reply>),
+    Reply(Key, Box<Reply>),
     /// A piece for a channel or a connection that was taken over.
     Piece(Key, Bytes),
     /// No more pieces come: its sender has said so.
@@ -36,7 +35,8 @@ pub(crate) enum Message {
 }
 
 pub(crate) struct Inbox {
-    queue: Mutex<Vec<Message>>,
+    /// None when the loop has ended: what is put in then is dropped.
+    queue: Mutex<Option<Vec<Message>>>,
     /// The loop has been woken and has not looked yet.
     is_awake: AtomicBool,
     wakes: UnixStream,
@@ -51,7 +51,7 @@ impl Inbox {
         wakes.set_nonblocking(true)?;
         woken.set_nonblocking(true)?;
         Ok(Inbox {
-            queue: Mutex::new(Vec::new()),
+            queue: Mutex::new(Some(Vec::new())),
             is_awake: AtomicBool::new(false),
             wakes,
             woken,
@@ -64,14 +64,21 @@ impl Inbox {
         self.woken.as_raw_fd()
     }
 
-    fn queue(&self) -> MutexGuard<'_, Vec<Message>> {
+    fn queue(&self) -> MutexGuard<'_, Option<Vec<Message>>> {
         // Nothing panics while it is held.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// From any thread. One system call if the loop is not awake already.
     pub(crate) fn put(&self, message: Message) {
-        self.queue().push(message);
+        let mut queue = self.queue();
+        let Some(open) = &mut *queue else {
+            // With nothing locked: what is dropped may put in something itself.
+            drop(queue);
+            return drop(message);
+        };
+        open.push(message);
+        drop(queue);
         self.arrived.notify_one();
         if !self.is_awake.swap(true, Ordering::AcqRel) {
             // A full socket wakes too.
@@ -86,7 +93,15 @@ impl Inbox {
         while matches!((&self.woken).read(&mut bytes), Ok(count) if count == bytes.len()) {}
         // Whoever comes from here on wakes again; before, it was in the queue already.
         self.is_awake.store(false, Ordering::Release);
-        std::mem::swap(&mut *self.queue(), empty);
+        if let Some(queue) = &mut *self.queue() {
+            std::mem::swap(queue, empty);
+        }
+    }
+
+    /// Nothing is taken out any more.
+    pub(crate) fn close(&self) {
+        let left = self.queue().take();
+        drop(left);
     }
 
     /// Waits until something is there, for so long at most; says whether it is.
@@ -94,8 +109,12 @@ impl Inbox {
         let queue = self.queue();
         let (queue, _) = self
             .arrived
-            .wait_timeout_while(queue, time, |queue| queue.is_empty())
+            .wait_timeout_while(queue, time, |queue| is_empty(queue))
             .unwrap_or_else(PoisonError::into_inner);
-        !queue.is_empty()
+        !is_empty(&queue)
     }
+}
+
+fn is_empty(queue: &Option<Vec<Message>>) -> bool {
+    queue.as_ref().is_none_or(Vec::is_empty)
 }

@@ -43,6 +43,24 @@ pub(crate) struct Wire {
     pub(crate) is_gone: AtomicBool,
 }
 
+/// A response's claim to a [`Wire`]: if nothing comes of it, whoever sends is told.
+pub(crate) struct Claim(Option<Arc<Wire>>);
+
+impl Claim {
+    /// Something has come of it.
+    pub(crate) fn take(mut self) -> Option<Arc<Wire>> {
+        self.0.take()
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if let Some(wire) = &self.0 {
+            wire.is_gone.store(true, Ordering::Release);
+        }
+    }
+}
+
 /// Sends to one client, from any thread. Clones send to the same. When the last one of a response is dropped,
 /// the response ends behind what was sent; a connection that was taken over goes on without.
 #[derive(Clone)]
@@ -68,8 +86,8 @@ impl Sender {
         Sender(Arc::new(Shared(wire)))
     }
 
-    pub(crate) fn wire(&self) -> Arc<Wire> {
-        Arc::clone(&self.0.0)
+    pub(crate) fn claim(&self) -> Claim {
+        Claim(Some(Arc::clone(&self.0.0)))
     }
 
     /// Sends bytes behind those before. Empty ones are nothing.
@@ -84,9 +102,14 @@ impl Sender {
         if bytes.is_empty() {
             return Ok(());
         }
-        let before = wire.queued.fetch_add(bytes.len(), Ordering::AcqRel);
-        if before > 0 && before + bytes.len() > QUEUED_MAX {
-            wire.queued.fetch_sub(bytes.len(), Ordering::AcqRel);
+        // What is refused is never seen in the count: the loop reads it.
+        let take = |queued| {
+            (queued == 0 || queued + bytes.len() <= QUEUED_MAX).then(|| queued + bytes.len())
+        };
+        let taken = wire
+            .queued
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, take);
+        if taken.is_err() {
             return Err(SendError::Full);
         }
         wire.inbox.put(Message::Piece(wire.task, bytes));

@@ -5,7 +5,6 @@ use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -79,15 +78,15 @@ impl Listener {
         &self.address
     }
 
-    /// Whether loops have it together.
-    pub(crate) fn is_shared(&self) -> bool {
-        self.sockets.len() == 1
-    }
-
-    /// The socket that loop `number` accepts from.
-    pub(crate) fn socket_of(&self, number: usize) -> io::Result<OwnedFd> {
-        let socket = &self.sockets[number % self.sockets.len()];
-        socket.try_clone().map(OwnedFd::from)
+    /// A socket for each of so many loops, and whether they have it together. None are left here: when the
+    /// last loop closes its own, nobody can connect any more.
+    pub(crate) fn take_sockets(&mut self, loops: usize) -> io::Result<(Vec<OwnedFd>, bool)> {
+        let is_shared = self.sockets.len() < loops;
+        let mut sockets = std::mem::take(&mut self.sockets);
+        while sockets.len() < loops {
+            sockets.push(sockets[0].try_clone()?);
+        }
+        Ok((sockets.into_iter().map(OwnedFd::from).collect(), is_shared))
     }
 }
 
@@ -177,7 +176,9 @@ fn remove_stale(path: &Path) -> io::Result<()> {
             "it exists and is not a socket",
         ));
     }
-    match UnixStream::connect(path) {
+    // A live server with a full backlog answers at once rather than making us wait.
+    let probe = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
+    match probe.connect(&SockAddr::unix(path)?) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             std::fs::remove_file(path)
         }

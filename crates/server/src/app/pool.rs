@@ -47,7 +47,8 @@ impl Pool {
     pub(crate) fn run(&self, work: impl FnOnce() + Send + 'static) {
         let mut queue = self.0.queue();
         queue.work.push_back(Box::new(work));
-        if queue.idle > 0 || queue.threads == self.0.threads_max {
+        // One that was woken counts as idle until it runs, so each piece of work has one of its own.
+        if queue.work.len() <= queue.idle || queue.threads == self.0.threads_max {
             self.0.comes.notify_one();
             return;
         }

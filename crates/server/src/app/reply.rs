@@ -17,6 +17,8 @@ pub struct Reply {
     pub(crate) status: StatusCode,
     pub(crate) fields: HeaderMap,
     pub(crate) body: Bytes,
+    /// It answers for a failure: what the handler has said of a body is not true of it.
+    pub(crate) is_failure: bool,
 }
 
 impl Reply {
@@ -26,6 +28,7 @@ impl Reply {
             status,
             fields: HeaderMap::new(),
             body: Bytes::new(),
+            is_failure: false,
         }
     }
 
@@ -60,10 +63,22 @@ impl Reply {
         self
     }
 
-    /// With one more field.
+    /// With a field, in place of those of the same name.
     #[must_use]
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.fields.insert(name, value);
+        self
+    }
+
+    /// With one more field, beside those of the same name.
+    #[must_use]
+    pub fn with_added_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.fields.append(name, value);
+        self
+    }
+
+    fn into_failure(mut self) -> Self {
+        self.is_failure = true;
         self
     }
 
@@ -83,12 +98,15 @@ impl Reply {
         Reply::text("503 Service Unavailable\n")
             .with_status(StatusCode::SERVICE_UNAVAILABLE)
             .with_header(RETRY_AFTER, HeaderValue::from_static("1"))
+            .into_failure()
     }
 }
 
 impl From<StatusCode> for Reply {
     fn from(status: StatusCode) -> Self {
-        Reply::text(status_text(status)).with_status(status)
+        Reply::text(status_text(status))
+            .with_status(status)
+            .into_failure()
     }
 }
 
@@ -99,6 +117,7 @@ impl<B: Into<Bytes>> From<HttpResponse<B>> for Reply {
             status: parts.status,
             fields: parts.headers,
             body: body.into(),
+            is_failure: false,
         }
     }
 }
@@ -106,7 +125,9 @@ impl<B: Into<Bytes>> From<HttpResponse<B>> for Reply {
 impl From<Error> for Reply {
     fn from(error: Error) -> Self {
         let status = error.status();
-        Reply::text(error_text(&error)).with_status(status)
+        Reply::text(error_text(&error))
+            .with_status(status)
+            .into_failure()
     }
 }
 

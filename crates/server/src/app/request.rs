@@ -207,15 +207,17 @@ impl<'a> Request<'a> {
         self.config.header_map != HeaderMap::Drop || !is_ambiguous_name(name)
     }
 
-    /// The value of a cookie.
-    pub fn cookie(&self, name: &str) -> Option<&'a str> {
+    /// The value of a cookie, as [`Response::set_cookie`](crate::Response::set_cookie) was given it. Allocates
+    /// for one with an escape.
+    pub fn cookie(&self, name: &str) -> Option<Cow<'a, str>> {
         self.cookies()
             .find(|(known, _)| *known == name)
             .map(|(_, value)| value)
     }
 
-    /// Names and values of all cookies, in the order received; quotes around a value are left out.
-    pub fn cookies(&self) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
+    /// Names and values of all cookies, in the order received; quotes around a value are left out, and what
+    /// is percent-encoded in it is decoded.
+    pub fn cookies(&self) -> impl Iterator<Item = (&'a str, Cow<'a, str>)> + use<'a> {
         self.view
             .values("cookie")
             .filter_map(|line| std::str::from_utf8(line).ok())
@@ -225,7 +227,9 @@ impl<'a> Request<'a> {
                 let bare = value
                     .strip_prefix('"')
                     .and_then(|value| value.strip_suffix('"'));
-                Some((name, bare.unwrap_or(value)))
+                let value = bare.unwrap_or(value);
+                let decoded = percent_encoding::percent_decode_str(value).decode_utf8();
+                Some((name, decoded.unwrap_or(Cow::Borrowed(value))))
             })
     }
 

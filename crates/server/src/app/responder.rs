@@ -3,10 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
+use theframework_memory::Key;
+
 use crate::app::inbox::{Inbox, Message};
 use crate::app::reply::Reply;
 use crate::app::worker::Worker;
-use crate::exchange::ExchangeId;
 
 /// Answers a request that was [deferred](crate::Response::defer), once, from any thread. Dropped without an
 /// answer, it answers 503.
@@ -22,25 +23,30 @@ use crate::exchange::ExchangeId;
 #[must_use = "dropping it answers 503"]
 pub struct Responder {
     inbox: Option<Arc<Inbox>>,
-    id: ExchangeId,
+    task: Key,
 }
 
 impl Responder {
-    pub(crate) fn new(worker: &Worker, id: ExchangeId) -> Self {
+    pub(crate) fn new(worker: &Worker) -> Self {
         Responder {
             inbox: Some(Arc::clone(worker.inbox())),
-            id,
+            task: worker.reserve_task(),
         }
     }
 
-    /// Answers. If the client has gone meanwhile, or was answered because it took too long, nothing happens.
+    pub(crate) fn task(&self) -> Key {
+        self.task
+    }
+
+    /// Answers. If the client has gone meanwhile, or was answered because it took too long, or the handler
+    /// has decided on something else, nothing happens.
     pub fn send(mut self, reply: impl Into<Reply>) {
         self.answer(reply.into());
     }
 
     fn answer(&mut self, reply: Reply) {
         if let Some(inbox) = self.inbox.take() {
-            inbox.put(Message::Reply(self.id, Box::new(reply)));
+            inbox.put(Message::Reply(self.task, Box::new(reply)));
         }
     }
 }

@@ -3,23 +3,42 @@
 use std::fmt;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use http::StatusCode;
 use serde::Serialize;
 use theframework_http::{InvalidHeader, validate_name, validate_value};
 use theframework_io::{OpenFile, open_file};
-use theframework_memory::{Allocate, ArenaSlice};
+use theframework_memory::{Allocate, ArenaSlice, Key};
 
 use crate::app::body::{BodyReader, Pieces};
 use crate::app::error::{Error, Result};
-use crate::app::link::{Protocol, Sender, Wire};
+use crate::app::link::{Claim, Protocol, Sender};
 use crate::app::reply::Reply;
 use crate::app::responder::Responder;
 use crate::app::worker::Worker;
-use crate::exchange::{Answering, ExchangeId};
+use crate::exchange::Answering;
 use crate::respond::HeaderError;
+
+const TYPE: &[u8] = b"Content-Type";
+
+/// Fields that say something of a body, or of how long it is good for: an answer for an error does not keep
+/// them.
+pub(crate) const ABOUT_THE_BODY: [&[u8]; 13] = [
+    TYPE,
+    b"Content-Length",
+    b"Content-Encoding",
+    b"Content-Language",
+    b"Content-Location",
+    b"Content-Disposition",
+    b"Content-Range",
+    b"Accept-Ranges",
+    b"ETag",
+    b"Last-Modified",
+    b"Cache-Control",
+    b"Expires",
+    b"Location",
+];
 
 /// Room that a body takes in the arena when it begins; it grows by doubling.
 const BODY_MIN: usize = 256;
@@ -31,10 +50,11 @@ pub(crate) enum Outcome {
     Kept(Bytes),
     File(OpenFile),
     Pieces(Pieces, Option<u64>),
-    Channel(Arc<Wire>),
-    Deferred,
+    /// With whether a client that sends no more has left.
+    Channel(Claim, bool),
+    Deferred(Key),
     Reader(Box<dyn BodyReader>),
-    TakeOver(Option<StatusCode>, Box<dyn Protocol>, Arc<Wire>),
+    TakeOver(Option<StatusCode>, Box<dyn Protocol>, Claim),
 }
 
 /// A response that is being made. A handler that does nothing with it answers 200 without a body.
@@ -55,18 +75,19 @@ pub(crate) enum Outcome {
 pub struct Response<'a> {
     answering: Answering<'a>,
     worker: &'a Worker,
-    id: ExchangeId,
     status: StatusCode,
     outcome: Outcome,
+    /// `Content-Type` was set by whoever answers, not by the kind of body.
+    has_own_type: bool,
     is_out_of_memory: bool,
 }
 
 impl<'a> Response<'a> {
-    pub(crate) fn new(answering: Answering<'a>, worker: &'a Worker, id: ExchangeId) -> Self {
+    pub(crate) fn new(answering: Answering<'a>, worker: &'a Worker) -> Self {
         Response {
             answering,
             worker,
-            id,
+            has_own_type: false,
             status: StatusCode::OK,
             outcome: Outcome::Written(ArenaSlice::default(), 0),
             is_out_of_memory: false,
@@ -104,6 +125,7 @@ impl<'a> Response<'a> {
         value: impl AsRef<[u8]>,
     ) -> Result<&mut Self, HeaderError> {
         let (name, value) = valid(name.as_ref(), value.as_ref())?;
+        self.has_own_type |= name.eq_ignore_ascii_case(TYPE);
         self.remove_valid(name);
         self.append_valid(name, value);
         Ok(self)
@@ -119,6 +141,7 @@ impl<'a> Response<'a> {
         value: impl AsRef<[u8]>,
     ) -> Result<&mut Self, HeaderError> {
         let (name, value) = valid(name.as_ref(), value.as_ref())?;
+        self.has_own_type |= name.eq_ignore_ascii_case(TYPE);
         self.append_valid(name, value);
         Ok(self)
     }
@@ -159,10 +182,11 @@ impl<'a> Response<'a> {
         self.append_valid(name.as_bytes(), value.as_bytes());
     }
 
-    /// Sets `Content-Type`, unless it was set.
+    /// Sets `Content-Type` for a kind of body, unless it was set otherwise.
     fn say_type(&mut self, media: &str) {
-        if self.header("content-type").is_none() {
-            self.append_valid(b"Content-Type", media.as_bytes());
+        if !self.has_own_type {
+            self.remove_valid(TYPE);
+            self.append_valid(TYPE, media.as_bytes());
         }
     }
 
@@ -254,6 +278,16 @@ impl<'a> Response<'a> {
     fn extend(&mut self, bytes: &[u8]) -> bool {
         let (slice, len) = match self.outcome {
             Outcome::Written(slice, len) => (slice, len),
+            Outcome::Kept(_) => {
+                let none = Outcome::Written(ArenaSlice::default(), 0);
+                // What was set as the body comes first.
+                if let Outcome::Kept(body) = std::mem::replace(&mut self.outcome, none)
+                    && !self.extend(&body)
+                {
+                    return false;
+                }
+                return self.extend(bytes);
+            }
             _ => (ArenaSlice::default(), 0),
         };
         let end = len + bytes.len();
@@ -327,13 +361,8 @@ impl<'a> Response<'a> {
             };
             Error::because(status, crate::app::reply::status_text(status), error)
         })?;
-        if self.header("content-type").is_none() {
-            let guess = mime_guess::from_path(path).first_raw();
-            self.append_valid(
-                b"Content-Type",
-                guess.unwrap_or("application/octet-stream").as_bytes(),
-            );
-        }
+        let guess = mime_guess::from_path(path).first_raw();
+        self.say_type(guess.unwrap_or("application/octet-stream"));
         self.outcome = Outcome::File(file);
         Ok(())
     }
@@ -367,25 +396,32 @@ impl<'a> Response<'a> {
         self.outcome = Outcome::Pieces(Box::new(next), Some(length));
     }
 
-    /// A body that is sent while it is made elsewhere, by whoever has the [`Sender`], on any thread.
+    /// A body that is sent while it is made elsewhere, by whoever has the [`Sender`], on any thread. That
+    /// the client has left is known when it has reset the connection, or something is sent.
     pub fn channel(&mut self) -> Sender {
-        let sender = Sender::new(self.worker);
-        self.outcome = Outcome::Channel(sender.wire());
-        sender
+        self.open_channel(false)
     }
 
-    /// Server-sent events: [`Sender::event`]. `Content-Type` and `Cache-Control` are set.
+    /// Server-sent events: [`Sender::event`]. `Content-Type` and `Cache-Control` are set. A client that
+    /// ends its side of the connection has left.
     pub fn events(&mut self) -> Sender {
-        self.set_valid("Content-Type", "text/event-stream; charset=utf-8");
+        self.say_type("text/event-stream; charset=utf-8");
         self.set_valid("Cache-Control", "no-cache");
-        self.channel()
+        self.open_channel(true)
+    }
+
+    fn open_channel(&mut self, ends_with_client: bool) -> Sender {
+        let sender = Sender::new(self.worker);
+        self.outcome = Outcome::Channel(sender.claim(), ends_with_client);
+        sender
     }
 
     /// Answers later: by the [`Responder`], on any thread. What was set here is kept, unless it sets the
     /// same. If it is dropped, the answer is 503, and so it is when `handler_timeout` is over.
     pub fn defer(&mut self) -> Responder {
-        self.outcome = Outcome::Deferred;
-        Responder::new(self.worker, self.id)
+        let responder = Responder::new(self.worker);
+        self.outcome = Outcome::Deferred(responder.task());
+        responder
     }
 
     /// Answers later with what `work` returns, which may block: it runs on a thread of the pool. If it
@@ -428,7 +464,7 @@ impl<'a> Response<'a> {
     /// As [`upgrade`](Self::upgrade), with another head, or none.
     pub fn take_over(&mut self, status: Option<StatusCode>, protocol: impl Protocol) -> Sender {
         let sender = Sender::new(self.worker);
-        self.outcome = Outcome::TakeOver(status, Box::new(protocol), sender.wire());
+        self.outcome = Outcome::TakeOver(status, Box::new(protocol), sender.claim());
         sender
     }
 
@@ -437,9 +473,12 @@ impl<'a> Response<'a> {
         self.worker
     }
 
-    /// Answers for an error, in place of what was set.
+    /// Answers for an error, in place of what was set: fields that say something of a body go.
     pub(crate) fn set_reply(&mut self, reply: Reply) {
-        *self.answering.fields = crate::fields::Fields::default();
+        for name in ABOUT_THE_BODY {
+            self.remove_valid(name);
+        }
+        self.has_own_type = false;
         self.status = reply.status;
         for (name, value) in &reply.fields {
             self.append_valid(name.as_str().as_bytes(), value.as_bytes());

@@ -24,10 +24,10 @@ use theframework_memory::Key;
 use crate::app::body::{BodyReader, refusal};
 use crate::app::dispatch::Dispatch;
 use crate::app::inbox::Message;
-use crate::app::link::{Link, Protocol, QUEUED_MAX, Wire};
+use crate::app::link::{Claim, Link, Protocol, QUEUED_MAX, Wire};
 use crate::app::reply::Reply;
 use crate::app::request::Request;
-use crate::app::response::{Outcome, Response};
+use crate::app::response::{ABOUT_THE_BODY, Outcome, Response};
 use crate::app::tasks::Task;
 use crate::app::worker::{Command, Worker};
 use crate::download::{Room, WriteError};
@@ -125,9 +125,11 @@ impl<D: Driver<Bytes>> Loop<D> {
             self.reply(id, Reply::overloaded());
         }
         has_worked |= self.run_requests();
-        self.carry_out();
         // Nothing is borrowed: what a body's end runs may do as it likes.
-        while self.engine.take_released().is_some() {}
+        while let Some(body) = self.engine.take_released() {
+            discard(body);
+        }
+        self.carry_out();
         let inner = self.worker.inner();
         let connections = self.engine.connection_count();
         inner.published.publish(self.engine.stats(), connections);
@@ -154,25 +156,21 @@ impl<D: Driver<Bytes>> Loop<D> {
     /// Calls the handler of a request, and does what it has decided on.
     fn serve(&mut self, id: ExchangeId) {
         let (worker, dispatch) = (&self.worker, &self.dispatch);
-        let made = self
-            .engine
-            .with_request(id, |view, answering, config, peer| {
-                let mut request = Request::new(view, config, peer, &dispatch.state);
-                let mut response = Response::new(answering, worker, id);
-                dispatch.call(&mut request, &mut response);
-                response.finish()
-            });
+        // Handlers' panics do not come here, but those of what they have left do, when it is dropped.
+        let made = catch_unwind(AssertUnwindSafe(|| {
+            self.engine
+                .with_request(id, |view, answering, config, peer| {
+                    let mut request = Request::new(view, config, peer, &dispatch.state);
+                    let mut response = Response::new(answering, worker);
+                    dispatch.call(&mut request, &mut response);
+                    response.finish()
+                })
+        }));
         match made {
-            Some(Ok((status, outcome))) => self.settle(id, status, outcome),
-            Some(Err(_)) => {
-                let status = StatusCode::SERVICE_UNAVAILABLE;
-                self.engine.respond(
-                    id,
-                    status.as_u16(),
-                    Body::Copied(b"503 Service Unavailable\n"),
-                );
-            }
-            None => {}
+            Ok(Some(Ok((status, outcome)))) => self.settle(id, status, outcome),
+            Ok(Some(Err(_))) => self.reply(id, Reply::overloaded()),
+            Ok(None) => {}
+            Err(_) => self.reply(id, StatusCode::INTERNAL_SERVER_ERROR.into()),
         }
     }
 
@@ -188,39 +186,58 @@ impl<D: Driver<Bytes>> Loop<D> {
             }
             Outcome::File(file) => self.send_file(id, code, file),
             Outcome::Pieces(pieces, length) => {
+                self.engine.give_up_body(id);
                 if self.engine.start_response(id, code, length) {
                     let task = self.worker.reserve_task();
-                    self.pump_pieces(task, id, pieces);
+                    self.run_taken(task, Task::Pieces { id, pieces });
                 } else {
+                    discard(pieces);
                     self.engine.abort_response(id);
                 }
             }
-            Outcome::Channel(wire) => {
-                if self.engine.start_response(id, code, None) {
-                    self.engine.park(id);
-                    self.put_back(
-                        wire.task,
-                        Task::Channel {
-                            id,
-                            out: VecDeque::new(),
-                            is_ended: false,
-                            wire,
-                        },
-                    );
-                } else {
-                    wire.is_gone.store(true, Ordering::Release);
-                    self.worker.inner().tasks.borrow_mut().remove(wire.task);
-                    self.engine.abort_response(id);
+            Outcome::Channel(claim, ends_with_client) => {
+                self.engine.give_up_body(id);
+                if !self.engine.start_response(id, code, None) {
+                    return self.engine.abort_response(id);
                 }
+                if self.engine.drops_body(id) {
+                    self.engine.finish_response(id);
+                    return;
+                }
+                let Some(wire) = claim.take() else { return };
+                let (key, out) = (wire.task, VecDeque::new());
+                self.put_back(
+                    key,
+                    Task::Channel {
+                        id,
+                        wire,
+                        out,
+                        is_ended: false,
+                        ends_with_client,
+                    },
+                );
+                self.engine.wait_for_end(id, value_of(key));
+                self.pump_channel(key);
+                self.engine.park(id);
             }
-            Outcome::Deferred => self.engine.park(id),
+            Outcome::Deferred(task) => {
+                self.put_back(task, Task::Deferred { id });
+                self.engine.wait_for_end(id, value_of(task));
+                self.engine.park(id);
+                self.engine.limit_handler(id);
+            }
             Outcome::Reader(reader) => {
                 let task = self.worker.reserve_task();
-                self.pump_reader(task, id, reader);
+                self.run_taken(task, Task::Reader { id, reader });
             }
-            Outcome::TakeOver(status, protocol, wire) => {
+            Outcome::TakeOver(status, protocol, claim) => {
                 let status = status.map(|status| status.as_u16());
-                self.begin_protocol(id, status, protocol, wire);
+                if self.engine.take_over(id, status) {
+                    self.begin_protocol(id, protocol, claim);
+                } else {
+                    discard(protocol);
+                    self.reply(id, StatusCode::BAD_REQUEST.into());
+                }
             }
         }
     }
@@ -243,7 +260,11 @@ impl<D: Driver<Bytes>> Loop<D> {
             status,
             fields,
             body,
+            is_failure,
         } = reply;
+        if is_failure {
+            self.engine.remove_fields(id, &ABOUT_THE_BODY);
+        }
         for name in fields.keys() {
             for (index, value) in fields.get_all(name).iter().enumerate() {
                 let (name, value) = (name.as_str().as_bytes(), value.as_bytes());
@@ -268,6 +289,21 @@ impl<D: Driver<Bytes>> Loop<D> {
                 None => return,
             }
         };
+        self.run_taken(key, task);
+    }
+
+    /// Runs a task that was taken out of its place. A panic ends it, and its response with it.
+    fn run_taken(&mut self, key: Key, task: Task) {
+        let exchange = task.exchange();
+        if catch_unwind(AssertUnwindSafe(|| self.run_kind(key, task))).is_err() {
+            if let Some(id) = exchange {
+                self.engine.abort_response(id);
+            }
+            self.remove(key);
+        }
+    }
+
+    fn run_kind(&mut self, key: Key, task: Task) {
         match task {
             Task::Inbox => {
                 self.put_back(key, Task::Inbox);
@@ -289,6 +325,7 @@ impl<D: Driver<Bytes>> Loop<D> {
                 self.put_back(key, task);
                 self.pump_protocol(key);
             }
+            Task::Deferred { id } => self.look_after(key, id),
             task @ (Task::Reserved | Task::Firing | Task::Done(_)) => self.put_back(key, task),
         }
     }
@@ -313,12 +350,35 @@ impl<D: Driver<Bytes>> Loop<D> {
             Some(_) => {
                 let task = tasks.remove(key);
                 drop(tasks);
-                drop((task, call));
+                discard(task);
+                discard(call);
             }
             // It was cancelled while it ran.
-            None => drop(tasks),
+            None => {
+                drop(tasks);
+                discard(call);
+            }
         }
         self.carry_out();
+    }
+
+    /// An answer is waited for: if the client has gone, it is not any more.
+    fn look_after(&mut self, key: Key, id: ExchangeId) {
+        if matches!(self.engine.room(id), Room::Gone | Room::Over) {
+            self.engine.abort_response(id);
+            return self.remove(key);
+        }
+        self.put_back(key, Task::Deferred { id });
+        self.engine.wait_for_end(id, value_of(key));
+    }
+
+    /// Somebody answers. If that was not what the handler has decided on, or the exchange is over, nothing
+    /// is left to answer.
+    fn on_reply(&mut self, key: Key, reply: Reply) {
+        let task = self.worker.inner().tasks.borrow_mut().remove(key);
+        if let Some(Task::Deferred { id }) = task {
+            self.reply(id, reply);
+        }
     }
 
     fn put_back(&self, key: Key, task: Task) {
@@ -326,14 +386,13 @@ impl<D: Driver<Bytes>> Loop<D> {
         if let Some(place) = tasks.get_mut(key) {
             let before = std::mem::replace(place, task);
             drop(tasks);
-            drop(before);
+            discard(before);
         }
     }
 
     fn remove(&self, key: Key) {
         let task = self.worker.inner().tasks.borrow_mut().remove(key);
-        // What is dropped may call back.
-        drop(task);
+        discard(task);
     }
 
     /// Does what handlers and others have asked for.
@@ -379,7 +438,8 @@ impl<D: Driver<Bytes>> Loop<D> {
         let mut messages = std::mem::take(&mut self.messages);
         self.worker.inbox().take(&mut messages);
         for message in messages.drain(..) {
-            self.on_message(message);
+            // Its own panics, and those of what it leaves, cost the message alone.
+            let _ = catch_unwind(AssertUnwindSafe(|| self.on_message(message)));
         }
         self.messages = messages;
         self.carry_out();
@@ -387,16 +447,13 @@ impl<D: Driver<Bytes>> Loop<D> {
 
     fn on_message(&mut self, message: Message) {
         match message {
-            Message::Reply(id, reply) => self.reply(id, *reply),
+            Message::Reply(task, reply) => self.on_reply(task, *reply),
             Message::Piece(task, bytes) => self.on_piece(task, bytes),
             Message::End(task) => self.on_end(task, true),
             Message::Unheld(task) => self.on_end(task, false),
             Message::Done(task, result) => self.on_done(task, Some(result)),
             Message::Lost(task) => self.on_done(task, None),
-            Message::Call(call) => {
-                // A panic costs this call.
-                let _ = catch_unwind(AssertUnwindSafe(|| call(&self.worker)));
-            }
+            Message::Call(call) => call(&self.worker),
             Message::Drain(limit) => self.drain(limit),
             Message::Abort => self.abort(),
         }
@@ -427,8 +484,7 @@ impl<D: Driver<Bytes>> Loop<D> {
         if let Some(Task::Done(done)) = task {
             let pending = &self.worker.inner().pending;
             pending.set(pending.get() - 1);
-            // A panic costs this call.
-            let _ = catch_unwind(AssertUnwindSafe(|| done(&self.worker, result)));
+            done(&self.worker, result);
         }
     }
 
@@ -548,7 +604,7 @@ impl<D: Driver<Bytes>> Loop<D> {
         }) else {
             return;
         };
-        let room = self.write_out(id, &mut out, &wire);
+        let mut room = self.write_out(id, &mut out, &wire);
         let is_empty = out.is_empty();
         let ends = {
             let mut tasks = self.worker.inner().tasks.borrow_mut();
@@ -556,9 +612,13 @@ impl<D: Driver<Bytes>> Loop<D> {
                 Some(Task::Channel {
                     out: place,
                     is_ended,
+                    ends_with_client,
                     ..
                 }) => {
                     *place = out;
+                    if *ends_with_client && self.engine.is_disconnected(id) {
+                        room = Room::Gone;
+                    }
                     *is_ended && is_empty
                 }
                 _ => return,
@@ -575,10 +635,11 @@ impl<D: Driver<Bytes>> Loop<D> {
                 self.engine.finish_response(id);
                 self.remove(key);
             }
-            // Told when there is room again, and when the client has gone.
-            Room::Full | Room::Ready => {
+            Room::Full => {
                 self.engine.wait_for_room(id, value_of(key));
+                self.engine.wait_for_end(id, value_of(key));
             }
+            Room::Ready => self.engine.wait_for_end(id, value_of(key)),
         }
     }
 
@@ -610,6 +671,7 @@ impl<D: Driver<Bytes>> Loop<D> {
                     // A body that does not stream is whole.
                     let whole = self.engine.request(id).filter(|view| !view.streams());
                     let whole = whole.map(|view| Bytes::copy_from_slice(view.body()));
+                    let whole = whole.filter(|body| !body.is_empty());
                     let ended = catch_unwind(AssertUnwindSafe(|| {
                         if let Some(whole) = whole {
                             reader.piece(&whole)?;
@@ -641,20 +703,9 @@ impl<D: Driver<Bytes>> Loop<D> {
         self.remove(key);
     }
 
-    fn begin_protocol(
-        &mut self,
-        id: ExchangeId,
-        status: Option<u16>,
-        protocol: Box<dyn Protocol>,
-        wire: Arc<Wire>,
-    ) {
+    fn begin_protocol(&mut self, id: ExchangeId, protocol: Box<dyn Protocol>, claim: Claim) {
+        let Some(wire) = claim.take() else { return };
         let key = wire.task;
-        if !self.engine.take_over(id, status) {
-            wire.is_gone.store(true, Ordering::Release);
-            // Its request's body streams, or nobody is there.
-            self.reply(id, StatusCode::INTERNAL_SERVER_ERROR.into());
-            return self.remove(key);
-        }
         self.put_back(
             key,
             Task::Protocol {
@@ -757,8 +808,10 @@ impl<D: Driver<Bytes>> Loop<D> {
             if closes && is_empty {
                 return self.end_protocol(key, id, &wire);
             }
-            // Told when there is room again, and when the client has gone.
-            self.engine.wait_for_room(id, value_of(key));
+            self.engine.wait_for_end(id, value_of(key));
+            if room == Room::Full {
+                self.engine.wait_for_room(id, value_of(key));
+            }
             let is_full = wire.queued.load(Ordering::Acquire) >= QUEUED_MAX;
             if closes || is_full || was_ended {
                 return;
@@ -800,6 +853,11 @@ impl<D: Driver<Bytes>> Loop<D> {
     }
 }
 
+/// Drops what is the user's: a panic on that occasion is nobody else's.
+fn discard<T>(value: T) {
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(value)));
+}
+
 fn fail(reader: Box<dyn BodyReader>, status: Option<StatusCode>) {
     // A panic costs nobody anything.
     let _ = catch_unwind(AssertUnwindSafe(|| reader.fail(status)));
@@ -815,5 +873,12 @@ fn key_of(value: u64) -> Key {
     Key {
         index: (value >> 32) as u32,
         generation: value as u32,
+    }
+}
+
+impl<D: Driver<Bytes>> Drop for Loop<D> {
+    fn drop(&mut self) {
+        // A task may hold the worker, which holds the task.
+        self.worker.close();
     }
 }

@@ -3,7 +3,9 @@
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -152,32 +154,20 @@ impl Server {
     /// # Errors
     /// [`StartError`], when it cannot start or a loop breaks down.
     pub fn run(self) -> Result<(), StartError> {
-        let handles_signals = self.settings.handles_signals;
-        let signals = if handles_signals {
-            Some(Signals::new([SIGTERM, SIGINT]).map_err(StartError::System)?)
-        } else {
-            None
-        };
-        let handle = self.start()?;
-        let Some(mut signals) = signals else {
-            return handle.join();
-        };
-        let (waker, stopper) = (signals.handle(), handle.stopper());
-        let waits = std::thread::Builder::new()
-            .name("signals".to_owned())
-            .spawn(move || {
-                let mut signals = signals.forever();
-                if signals.next().is_some() {
-                    stopper.stop();
-                }
-                if signals.next().is_some() {
-                    stopper.abort();
-                }
-            })
-            .map_err(StartError::System)?;
-        let result = handle.join();
-        waker.close();
-        let _ = waits.join();
+        if !self.settings.handles_signals {
+            return self.start()?.join();
+        }
+        // When nobody handles signals any more, they do what they do by default.
+        let is_over = Arc::new(AtomicBool::new(false));
+        for signal in [SIGTERM, SIGINT] {
+            signal_hook::flag::register_conditional_default(signal, Arc::clone(&is_over))
+                .map_err(StartError::System)?;
+        }
+        let signals = Signals::new([SIGTERM, SIGINT]).map_err(StartError::System)?;
+        let result = self
+            .start()
+            .and_then(|handle| join_or_stop(handle, signals, &is_over));
+        is_over.store(true, Ordering::SeqCst);
         result
     }
 
@@ -189,56 +179,95 @@ impl Server {
         let Server {
             dispatch,
             mut settings,
-            listeners,
+            mut listeners,
         } = self;
         if listeners.is_empty() {
             return Err(StartError::NoAddress);
         }
+        let loops = settings.workers;
         fit_descriptors(&mut settings);
         let wish = Wish {
             kind: settings.driver,
             receive_buffers: settings.receive_buffers,
             features: Features::ALL,
-            workers: settings.workers,
+            workers: loops,
         };
         let (driver, _) = choose(&wish).map_err(StartError::Driver)?;
-        let shared = Arc::new(Shared {
-            slots: Slots::new(settings.workers),
-            pool: Arc::new(Pool::new(settings.offload_threads)),
-            dispatch,
-            settings,
-            listeners,
-            driver,
-        });
+        let mut sockets: Vec<Vec<_>> = (0..loops).map(|_| Vec::new()).collect();
+        for listener in &mut listeners {
+            let (taken, is_shared) = listener.take_sockets(loops).map_err(StartError::System)?;
+            let mode = if is_shared {
+                AcceptMode::Shared
+            } else {
+                AcceptMode::Own
+            };
+            for (place, socket) in sockets.iter_mut().zip(taken) {
+                place.push((socket, mode));
+            }
+        }
+        let inboxes: io::Result<Vec<_>> = (0..loops).map(|_| Inbox::new().map(Arc::new)).collect();
         let mut handle = Handle {
             stopper: Stopper {
-                graceful_timeout: shared.settings.graceful_timeout,
-                inboxes: Vec::new(),
+                graceful_timeout: settings.graceful_timeout,
+                inboxes: inboxes.map_err(StartError::System)?,
             },
-            published: Vec::new(),
+            published: (0..loops).map(|_| Arc::default()).collect(),
             threads: Vec::new(),
-            addresses: shared
-                .listeners
+            addresses: listeners
                 .iter()
                 .map(|listener| listener.address().clone())
                 .collect(),
         };
-        let (ready, is_ready) = mpsc::channel();
-        for number in 0..shared.settings.workers {
-            let started = handle.start_loop(number, &shared, ready.clone());
-            let started = started.map_err(StartError::System);
-            let said = started.and_then(|()| {
-                is_ready
-                    .recv()
-                    .unwrap_or_else(|_| Err(StartError::Loop("a loop ended at once".to_owned())))
-            });
-            if let Err(error) = said {
+        let shared = Arc::new(Shared {
+            slots: Slots::new(loops),
+            pool: Arc::new(Pool::new(settings.offload_threads)),
+            dispatch,
+            settings,
+            driver,
+            _files: listeners,
+        });
+        for (number, sockets) in sockets.into_iter().enumerate() {
+            if let Err(error) = handle.start_loop(number, sockets, &shared) {
                 handle.stopper.abort();
                 let _ = handle.join();
                 return Err(error);
             }
         }
         Ok(handle)
+    }
+}
+
+/// Waits for the end, which a signal brings about: the first one lets it finish, a second one does not, and
+/// a third one is nobody's.
+fn join_or_stop(
+    handle: Handle,
+    mut signals: Signals,
+    is_over: &Arc<AtomicBool>,
+) -> Result<(), StartError> {
+    let (waker, stopper, is_over) = (signals.handle(), handle.stopper(), Arc::clone(is_over));
+    let waits = std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || {
+            let mut signals = signals.forever();
+            if signals.next().is_some() {
+                stopper.stop();
+            }
+            if signals.next().is_some() {
+                is_over.store(true, Ordering::SeqCst);
+                stopper.abort();
+            }
+        });
+    if waits.is_err() {
+        handle.stop();
+    }
+    let result = handle.join();
+    waker.close();
+    match waits {
+        Ok(waits) => {
+            let _ = waits.join();
+            result
+        }
+        Err(error) => Err(StartError::System(error)),
     }
 }
 
@@ -265,10 +294,11 @@ fn fit_descriptors(settings: &mut Settings) {
 struct Shared {
     dispatch: Arc<Dispatch>,
     settings: Settings,
-    listeners: Vec<Listener>,
     driver: DriverConfig,
     slots: Slots,
     pool: Arc<Pool>,
+    /// Files of Unix sockets, which go when the last loop has ended.
+    _files: Vec<Listener>,
 }
 
 /// The loops' load, for each other to see.
@@ -292,24 +322,18 @@ impl Shared {
     fn make_loop(
         &self,
         number: usize,
+        sockets: Vec<(OwnedFd, AcceptMode)>,
         inbox: Arc<Inbox>,
         published: Arc<Published>,
     ) -> Result<Loop<SystemDriver<Bytes>>, StartError> {
         let driver = SystemDriver::new(&self.driver)?;
         let router = std::rc::Rc::new(self.dispatch.router.clone());
         let mut engine = Engine::new(driver, self.settings.config.clone(), router);
-        let has_others = self.settings.workers > 1;
-        for listener in &self.listeners {
-            let socket = listener.socket_of(number).map_err(StartError::System)?;
-            let mode = if has_others && listener.is_shared() {
-                AcceptMode::Shared
-            } else {
-                AcceptMode::Own
-            };
+        for (socket, mode) in sockets {
             engine.listen(socket, mode);
         }
         if let Some(peers) = SlotPeers::new(self.slots.clone(), number)
-            && has_others
+            && self.settings.workers > 1
         {
             engine.set_peers(Box::new(peers));
         }
@@ -342,34 +366,44 @@ pub struct Handle {
 }
 
 impl Handle {
+    /// Starts a loop, and waits until it is made.
     fn start_loop(
         &mut self,
         number: usize,
+        sockets: Vec<(OwnedFd, AcceptMode)>,
         shared: &Arc<Shared>,
-        ready: mpsc::Sender<Result<(), StartError>>,
-    ) -> io::Result<()> {
-        let inbox = Arc::new(Inbox::new()?);
-        let published = Arc::new(Published::default());
-        self.stopper.inboxes.push(Arc::clone(&inbox));
-        self.published.push(Arc::clone(&published));
-        let shared = Arc::clone(shared);
+    ) -> Result<(), StartError> {
+        let (ready, is_ready) = mpsc::channel();
+        let inbox = Arc::clone(&self.stopper.inboxes[number]);
+        let published = Arc::clone(&self.published[number]);
+        let (shared, stopper) = (Arc::clone(shared), self.stopper());
+        let serve = move || {
+            let mut this = match shared.make_loop(number, sockets, inbox, published) {
+                Ok(this) => this,
+                Err(error) => {
+                    let _ = ready.send(Err(error));
+                    return Ok(());
+                }
+            };
+            let _ = ready.send(Ok(()));
+            this.run()
+                .map_err(|errno| StartError::Loop(format!("the driver failed: {errno:?}")))
+        };
         let thread = std::thread::Builder::new()
             .name(format!("loop {number}"))
             .spawn(move || {
-                let mut this = match shared.make_loop(number, inbox, published) {
-                    Ok(this) => this,
-                    Err(error) => {
-                        let _ = ready.send(Err(error));
-                        return Ok(());
-                    }
-                };
-                let _ = ready.send(Ok(()));
-                drop(ready);
-                this.run()
-                    .map_err(|errno| StartError::Loop(format!("the driver failed: {errno:?}")))
-            })?;
-        self.threads.push(thread);
-        Ok(())
+                let served = catch_unwind(AssertUnwindSafe(serve))
+                    .unwrap_or_else(|_| Err(StartError::Loop("a loop panicked".to_owned())));
+                if served.is_err() {
+                    // The others do not go on alone.
+                    stopper.stop();
+                }
+                served
+            });
+        self.threads.push(thread.map_err(StartError::System)?);
+        is_ready
+            .recv()
+            .unwrap_or_else(|_| Err(StartError::Loop("a loop panicked at its start".to_owned())))
     }
 
     /// Where it listens.
@@ -409,18 +443,14 @@ impl Handle {
     /// Waits until it has ended.
     ///
     /// # Errors
-    /// What a loop broke down with.
+    /// What a loop broke down with; the others were stopped then.
     pub fn join(self) -> Result<(), StartError> {
         let mut result = Ok(());
         for thread in self.threads {
             let ended = thread
                 .join()
                 .unwrap_or_else(|_| Err(StartError::Loop("a loop panicked".to_owned())));
-            if ended.is_err() && result.is_ok() {
-                result = ended;
-                // The others do not go on alone.
-                self.stopper.stop();
-            }
+            result = result.and(ended);
         }
         result
     }

@@ -15,6 +15,20 @@ use crate::app::link::{Protocol, Wire};
 use crate::app::worker::{Call, Done};
 use crate::exchange::ExchangeId;
 
+impl Task {
+    /// The exchange that it is about.
+    pub(crate) fn exchange(&self) -> Option<ExchangeId> {
+        match self {
+            Task::Deferred { id }
+            | Task::Pieces { id, .. }
+            | Task::Channel { id, .. }
+            | Task::Reader { id, .. }
+            | Task::Protocol { id, .. } => Some(*id),
+            _ => None,
+        }
+    }
+}
+
 pub(crate) enum Task {
     /// Its handler has not returned, or has decided otherwise.
     Reserved,
@@ -30,6 +44,10 @@ pub(crate) enum Task {
     /// A timer that is being called.
     Firing,
     Done(Done),
+    /// A response that somebody else answers.
+    Deferred {
+        id: ExchangeId,
+    },
     /// A response whose pieces are asked for when there is room.
     Pieces {
         id: ExchangeId,
@@ -42,6 +60,8 @@ pub(crate) enum Task {
         out: VecDeque<Bytes>,
         /// No more pieces come.
         is_ended: bool,
+        /// A client that sends no more has left.
+        ends_with_client: bool,
     },
     /// A request whose body is taken as it comes.
     Reader {

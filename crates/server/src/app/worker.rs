@@ -7,6 +7,7 @@
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -86,6 +87,18 @@ impl Worker {
     /// A place for a task that comes when its handler has returned.
     pub(crate) fn reserve_task(&self) -> Key {
         self.add_task(Task::Reserved)
+    }
+
+    /// Lets go of everything that waits, and of what comes later: its loop has ended.
+    pub(crate) fn close(&self) {
+        let keys: Vec<Key> = self.0.tasks.borrow().keys().collect();
+        for key in keys {
+            let task = self.0.tasks.borrow_mut().remove(key);
+            // What is dropped may call back, and may panic.
+            let _ = catch_unwind(AssertUnwindSafe(|| drop(task)));
+        }
+        drop(self.0.commands.take());
+        self.0.inbox.close();
     }
 
     pub(crate) fn add_task(&self, task: Task) -> Key {
