@@ -149,7 +149,7 @@ fn a_drain_ends_beside_work_that_never_does() {
                 w.offload(
                     || std::thread::sleep(Duration::from_millis(150)),
                     |_, ()| {},
-                )
+                );
             });
         })
         .bind("127.0.0.1:0")
@@ -508,7 +508,7 @@ fn an_unread_body_that_is_whole_does_not_end_the_connection() {
     let server = App::new()
         .settings(settings())
         .post("/", |_: &mut Request, r: &mut Response| {
-            r.stream(["a", "b"])
+            r.stream(["a", "b"]);
         })
         .streaming()
         .bind("127.0.0.1:0")
@@ -572,7 +572,7 @@ fn a_streamed_answer_to_an_unread_body_says_close() {
     let server = App::new()
         .settings(settings())
         .post("/", |_: &mut Request, r: &mut Response| {
-            r.stream(["a", "b"])
+            r.stream(["a", "b"]);
         })
         .streaming()
         .bind("127.0.0.1:0")
@@ -661,9 +661,8 @@ fn a_timer_that_is_set_in_a_drop_is_in_time() {
         .settings(settings())
         .get("/", |_: &mut Request, r: &mut Response| {
             let a = After(r.worker().clone(), Instant::now());
-            r.stream(["a"].into_iter().map(move |x| {
+            r.stream(["a"].into_iter().inspect(move |x| {
                 let _ = &a;
-                x
             }));
         })
         .bind("127.0.0.1:0")
@@ -769,7 +768,7 @@ fn no_loop_turns_in_vain() {
                 kept.lock().unwrap().push(r.channel());
             })
             .get("/s", |_: &mut Request, r: &mut Response| {
-                r.stream(std::iter::repeat_with(|| vec![b'x'; 10_000]))
+                r.stream(std::iter::repeat_with(|| vec![b'x'; 10_000]));
             })
             .post("/r", |_: &mut Request, r: &mut Response| r.read_body(R))
             .streaming()
