@@ -661,7 +661,7 @@ fn a_timer_that_is_set_in_a_drop_is_in_time() {
         .settings(settings())
         .get("/", |_: &mut Request, r: &mut Response| {
             let a = After(r.worker().clone(), Instant::now());
-            r.stream(["a"].into_iter().inspect(move |x| {
+            r.stream(["a"].into_iter().inspect(move |_| {
                 let _ = &a;
             }));
         })
