@@ -23,7 +23,7 @@ BUILT := $(VENV)/.built
 RUST_SOURCES := Cargo.toml Cargo.lock $(wildcard crates/*/Cargo.toml) \
 	$(shell find crates -name '*.rs' 2>/dev/null)
 
-.PHONY: help build run test test-rust test-long fuzz sanitize simulate mutations rules soak lint fmt bench docs clean check-tools system-packages
+.PHONY: help build run test test-rust test-long fuzz sanitize simulate mutations rules soak stress lint fmt bench docs clean check-tools system-packages
 
 help: ## list the commands
 	@awk -F ' ?## ' '/^[a-z-]+:.*## /{sub(/:.*/, "", $$1); printf "make %-10s %s\n", $$1, $$2}' \
@@ -45,7 +45,7 @@ test-rust: check-tools
 test-long: build system-packages ## run the tests that take minutes
 	EVERYTHING=1 tools/test-pythons.sh
 	$(BIN)/pytest -m long -s
-	$(MAKE) --no-print-directory simulate mutations rules sanitize fuzz soak
+	$(MAKE) --no-print-directory simulate mutations rules sanitize fuzz soak stress
 
 fuzz: ## run the fuzz targets, each for SECONDS
 	CARGO_TARGET_DIR=$(abspath $(TARGET_DIR)) tools/fuzz.sh $(SECONDS)
@@ -62,6 +62,11 @@ rules: build ## take each rule of HTTP out of the sources, and see that its test
 
 soak: build ## ten minutes of mixed good and bad clients, memory watched, on DRIVER
 	$(BIN)/python -m tests.soak --driver $(DRIVER)
+
+stress: build ## 2,000 connections on the face for Rust, half of them resetting
+	CARGO_TARGET_DIR=$(abspath $(TARGET_DIR)) \
+		cargo build --release --locked --quiet -p theframework --example bench
+	$(BIN)/python -m tests.rust_face --binary $(TARGET_DIR)/release/examples/bench
 
 sanitize: build ## run the tests under AddressSanitizer and ThreadSanitizer
 	VENV=$(VENV) CARGO_TARGET_DIR=$(abspath $(TARGET_DIR)) tools/sanitize.sh

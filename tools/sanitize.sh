@@ -58,12 +58,18 @@ simulate() {
 # The crates with unsafe code, and the engine on them.
 rust_address() (
     instrumented rust-address "-Zsanitizer=address"
-    echo "excluded: steady_state_allocates_nothing (counts allocations; nothing is recycled here)"
+    echo "excluded: steady_state_allocates_nothing, a_request_through_routes_middleware_and_json_allocates_nothing (they count allocations; nothing is recycled here)"
     echo "excluded: dropping_the_driver_does_not_wait_for_ever (leaks what a read may still write to)"
     echo "excluded: poll::a_forked_child_closes… (what the child gives up is never freed)"
     rust_test "$name" -p theframework-memory -p theframework-io -p theframework --lib --tests \
-        -- --skip steady_state_allocates_nothing --skip poll::a_forked_child_closes \
-        --skip dropping_the_driver_does_not_wait_for_ever && simulate
+        -- --skip steady_state_allocates_nothing --skip json_allocates_nothing \
+        --skip poll::a_forked_child_closes \
+        --skip dropping_the_driver_does_not_wait_for_ever && simulate || return 1
+    # The face for Rust under clients that reset.
+    logged "$name-example" cargo +nightly build --locked --target "$host" --profile checked \
+        -p theframework --example bench --features theframework/no-recycle &&
+        "$python" -m tests.rust_face --seconds 5 --connections 400 \
+            --binary "$CARGO_TARGET_DIR/$host/checked/examples/bench"
 )
 
 # Where threads meet: the workers' load, the counting allocator, engines with client threads.
