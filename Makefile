@@ -3,6 +3,7 @@
 # Variables: HOST and PORT for `run`; SECONDS for each target of `fuzz`; PYTHON for the
 # interpreter behind .venv; SYSTEM_PACKAGES=1 lets `test` install by apt-get,
 # when run as root, the programs that some tests use (tools/system-packages.sh).
+# PEERS is the folder into which `bench-rust` builds the servers beside ours.
 
 PYTHON ?= $(shell tools/pythons.sh main)
 VENV ?= .venv
@@ -10,6 +11,7 @@ TARGET_DIR ?= target
 REQUESTS ?= 1000000
 FIRST ?= 0
 DRIVER ?= io_uring
+PEERS ?= bench/build/native
 HOST ?= 127.0.0.1
 PORT ?= 8000
 SECONDS ?= 60
@@ -23,7 +25,7 @@ BUILT := $(VENV)/.built
 RUST_SOURCES := Cargo.toml Cargo.lock $(wildcard crates/*/Cargo.toml) \
 	$(shell find crates -name '*.rs' 2>/dev/null)
 
-.PHONY: help build run test test-rust test-long fuzz sanitize simulate mutations rules soak stress lint fmt bench docs clean check-tools system-packages
+.PHONY: help build run test test-rust test-long fuzz sanitize simulate mutations rules soak stress lint fmt bench bench-rust docs clean check-tools system-packages
 
 help: ## list the commands
 	@awk -F ' ?## ' '/^[a-z-]+:.*## /{sub(/:.*/, "", $$1); printf "make %-10s %s\n", $$1, $$2}' \
@@ -85,6 +87,13 @@ fmt: build ## format all sources
 
 bench: build ## measure beside other servers
 	$(BIN)/python bench/run.py
+
+# What does not build of the others is left out.
+bench-rust: check-tools ## measure the Rust face beside native servers, built into PEERS
+	-bench/native/build.sh $(PEERS)
+	CARGO_TARGET_DIR=$(abspath $(TARGET_DIR)) \
+		cargo build --release --locked --example bench -p theframework
+	CARGO_TARGET_DIR=$(abspath $(TARGET_DIR)) $(PYTHON) bench/native/bench.py --peers $(PEERS)
 
 docs: build ## write the generated pages
 	$(BIN)/python -m theframework.settings > docs/settings.md

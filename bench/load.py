@@ -10,6 +10,7 @@ import resource
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -150,17 +151,39 @@ def fetch(port: int, path: str, *headers: str) -> Answer:
 # ------------------------------------------------------------------ checks
 
 
+def expect(answer: Answer, body: bytes, kind: str = "text/plain") -> None:
+    right = answer.status == 200 and answer.body == body
+    if not right or f"content-type: {kind}" not in answer.head:
+        raise ValueError(f"{answer.status} {answer.body[:60]!r} {answer.head!r}")
+
+
+def upload(port: int, path: str) -> None:
+    """1 MiB twice on one connection; its length is to be answered."""
+    with connect(port, 10) as s:
+        for _ in range(2):
+            head = request("POST", path, (f"Content-Length: {MIB}",))
+            s.sendall(head + b"0123456789abcdef" * (MIB // 16))
+            expect(read_answer(s), str(MIB).encode())
+
+
+def what_fails(tests: dict[str, Callable[[], None]], workloads: str) -> dict[str, str]:
+    """Run the tests of these workloads.  Returns {workload: what is wrong}."""
+    wrong = {}
+    for letter, test in tests.items():
+        if letter in workloads:
+            try:
+                test()
+            except (OSError, ValueError, KeyError) as e:
+                wrong[letter] = f"{type(e).__name__}: {e}"[:300]
+    return wrong
+
+
 def check(port: int, kind: str, workloads: str) -> dict[str, str]:
     """Does it answer as the workloads need it to?  Returns {workload: what is wrong}.
 
     A floor program sends one fixed answer, nginx constants: of them less is asked.
     """
     python = kind in ("ours", "peer")
-
-    def expect(answer: Answer, body: bytes, kind: str = "text/plain") -> None:
-        right = answer.status == 200 and answer.body == body
-        if not right or f"content-type: {kind}" not in answer.head:
-            raise ValueError(f"{answer.status} {answer.body[:60]!r} {answer.head!r}")
 
     def hello() -> None:
         expect(fetch(port, "/hello"), b"hello world")
@@ -175,13 +198,6 @@ def check(port: int, kind: str, workloads: str) -> dict[str, str]:
                 rest = answer.rest
                 if answer.status != 200 or (python and json.loads(answer.body)["page"] != str(i)):
                     raise ValueError(f"answer {i} is {answer.status} {answer.body[:60]!r}")
-
-    def upload() -> None:
-        with connect(port, 10) as s:
-            for _ in range(2):
-                head = request("POST", "/upload", (f"Content-Length: {MIB}",))
-                s.sendall(head + b"0123456789abcdef" * (MIB // 16))
-                expect(read_answer(s), str(MIB).encode())
 
     def items() -> None:
         answer = fetch(
@@ -211,16 +227,9 @@ def check(port: int, kind: str, workloads: str) -> dict[str, str]:
         if answer.status != 200 or (python and answer.body != b"7 8 9"):
             raise ValueError(f"{answer.status} {answer.body[:60]!r}")
 
-    wrong = {}
-    tests = {"a": hello, "b": pipelined, "c": upload, "d": items, "e": sleeping}
-    tests |= {"f": hello, "g": hello, "v": vary, "w": vary}
-    for letter, test in tests.items():
-        if letter in workloads:
-            try:
-                test()
-            except (OSError, ValueError, KeyError) as e:
-                wrong[letter] = f"{type(e).__name__}: {e}"[:300]
-    return wrong
+    tests = {"a": hello, "b": pipelined, "c": lambda: upload(port, "/upload"), "d": items}
+    tests |= {"e": sleeping, "f": hello, "g": hello, "v": vary, "w": vary}
+    return what_fails(tests, workloads)
 
 
 # ------------------------------------------------------------------ measuring
@@ -237,9 +246,13 @@ def micros(text: str) -> float:
     return float(match[1]) * {"us": 1, "ms": 1e3, "s": 1e6, "m": 6e7, "h": 3.6e9}[match[2]]
 
 
-def measure(pid: int, port: int, letter: str, seconds: int, cpu: str, nice: int = 0) -> Run:
+def measure(pid: int, port: int, letter: str, seconds: int, cpu: str) -> Run:
+    """One wrk run of a workload of `WORKLOADS`."""
+    return drive(pid, port, WORKLOADS[letter], seconds, cpu)
+
+
+def drive(pid: int, port: int, load: Workload, seconds: int, cpu: str, nice: int = 0) -> Run:
     """One wrk run against a server.  Times in microseconds, CPU in microseconds per request."""
-    load = WORKLOADS[letter]
     command = (["taskset", "-c", cpu] if cpu else []) + (["nice", f"-n{nice}"] if nice else [])
     command += ["wrk", "-t1", f"-c{load.connections}", f"-d{seconds}s", "--latency"]
     command += ["--timeout", "20s"]

@@ -19,17 +19,17 @@ import sys
 import time
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import setup_peers
-from load import WORKLOADS, ServerGoneError, check, measure, measure_idle
+from load import WORKLOADS, ServerGoneError, Workload, check, drive, measure_idle
 from report import write_page
 from servers import HERE, OURS, SERVERS, Ports, Server, Spec, StartError, added, running
 
 ROOT = HERE.parent
 RESULTS = HERE / "results"
 PAGE = ROOT / "docs" / "performance.md"
-IDLE_ROUNDS, IDLE_SECONDS = 3, 5
+IDLE_SECONDS = 5
 
 
 class Progress:
@@ -95,6 +95,9 @@ def revision() -> str:
 class Bench:
     """The running servers and what was measured so far."""
 
+    workloads: ClassVar[dict[str, Workload]] = WORKLOADS
+    at_most: ClassVar[dict[str, int]] = {"f": 3}  # rounds of a workload, where they are limited
+
     def __init__(self, args: argparse.Namespace, specs: list[Spec], places: dict[str, str]) -> None:
         self.args, self.specs, self.places = args, specs, places
         self.ports = Ports(args.port)
@@ -126,17 +129,24 @@ class Bench:
                 self.problem(spec.name, "start", str(e)[-300:])
                 say(f"  {spec.name} does not start: {str(e)[-300:]}")
                 continue
-            wrong = check(server.port, spec.kind, wanted)
+            wrong = self.check(server.port, spec.kind, wanted)
             for letter, text in wrong.items():
                 self.problem(spec.name, letter, text)
                 say(f"  {spec.name} fails the check of workload {letter}: {text}")
             self.letters[spec.name] = "".join(w for w in wanted if w not in wrong)
             if self.letters[spec.name].strip("f"):
                 with contextlib.suppress(ServerGoneError):
-                    measure(server.pid, server.port, "a", 1, self.args.client_cpu, self.args.nice)
+                    self.drive(server, "a", 1)
+
+    def check(self, port: int, kind: str, wanted: str) -> dict[str, str]:
+        return check(port, kind, wanted)
+
+    def drive(self, server: Server, letter: str, seconds: int) -> dict[str, Any]:
+        a, load = self.args, self.workloads[letter]
+        return drive(server.pid, server.port, load, seconds, a.client_cpu, a.nice)
 
     def seconds(self, letter: str) -> int:
-        return int(self.args.seconds * WORKLOADS[letter].times)
+        return int(self.args.seconds * self.workloads[letter].times)
 
     def plan(self) -> list[tuple[int, str, Spec]]:
         """Rounds over all servers, so that slow spells of the machine fall on each of them."""
@@ -144,7 +154,7 @@ class Bench:
         for k in range(self.args.rounds):
             turn = k % len(self.specs)
             for letter in self.args.workloads:
-                if letter == "f" and k >= IDLE_ROUNDS:
+                if k >= self.at_most.get(letter, self.args.rounds):
                     continue
                 for spec in self.specs[turn:] + self.specs[:turn]:
                     if letter in self.letters.get(spec.name, ""):
@@ -167,7 +177,7 @@ class Bench:
         if not server.alive():
             server.stop()
             server = self.start(spec)
-        run = measure(server.pid, server.port, letter, self.seconds(letter), a.client_cpu, a.nice)
+        run = self.drive(server, letter, self.seconds(letter))
         if not server.alive():
             status, words = server.process.returncode, server.last_words()
             raise ServerGoneError(f"ended with status {status}: {words}")
@@ -178,7 +188,7 @@ class Bench:
         steps = self.plan()
         progress = Progress(len(steps), sum(self.cost(letter) for _, letter, _ in steps))
         for i, (k, letter, spec) in enumerate(steps):
-            what = f"round {k + 1} of {self.args.rounds} · {letter} {WORKLOADS[letter].title}"
+            what = f"round {k + 1} of {self.args.rounds} · {letter} {self.workloads[letter].title}"
             what += f" · {spec.name}"
             if self.lost.get((spec.name, letter), 0) > 1:
                 progress.done(f"{what} (given up)", self.cost(letter))
@@ -214,45 +224,122 @@ class Bench:
             server.stop()
 
 
-def arguments() -> argparse.Namespace:
-    letters = "; ".join(f"{k} {w.title}" for k, w in WORKLOADS.items())
-    parser = argparse.ArgumentParser(description=__doc__, epilog=f"Workloads: {letters}.")
+def options(about: str | None, workloads: dict[str, Workload]) -> argparse.ArgumentParser:
+    letters = "; ".join(f"{k} {w.title}" for k, w in workloads.items())
+    parser = argparse.ArgumentParser(description=about, epilog=f"Workloads: {letters}.")
     parser.add_argument("--servers", help="names with commas, * allowed (default: all)")
     parser.add_argument("--workloads", help="letters, e.g. abd (default: all)")
     parser.add_argument("--rounds", type=int, help="rounds over all servers (default: 9)")
     parser.add_argument("--seconds", type=int, help="length of one wrk run (default: 3)")
     parser.add_argument("--quick", action="store_true", help="two rounds of one second: to try it")
-    parser.add_argument("--json", type=Path, help="results go there (bench/results/latest.json)")
-    parser.add_argument("--page", type=Path, help="the page (docs/performance.md after a full run)")
+    parser.add_argument("--json", type=Path, help="results go there (default: bench/results/)")
+    parser.add_argument("--page", type=Path, help="the page (default: in docs/ after a full run)")
     parser.add_argument("--report", action="store_true", help="only write the page from the JSON")
-    parser.add_argument("--setup", action="store_true", help="only set up, failed peers again")
     parser.add_argument("--list", action="store_true", help="show servers, commands and workloads")
-    parser.add_argument("--add", action="append", default=[], metavar="NAME=COMMAND",
-                        help="one more server; {port} and {root} are filled in")  # fmt: skip
     parser.add_argument("--idle", type=int, default=5000, help="connections of workload f")
     parser.add_argument("--port", type=int, default=21000, help="first port to use")
     parser.add_argument("--server-cpu", default="0", help="core of the servers")
     parser.add_argument("--client-cpu", default="1", help="core of wrk")
     parser.add_argument("--nice", type=int, default=0, help="nice level, e.g. -19 (root)")
     parser.add_argument("--noise", type=float, default=0.10, help="foreign CPU that is flagged")
-    args = parser.parse_args()
-    args.partial = bool(args.servers or args.workloads or args.quick or args.add)
+    return parser
+
+
+def settle(
+    parser: argparse.ArgumentParser,
+    args: argparse.Namespace,
+    workloads: dict[str, Workload],
+    specs: list[Spec],
+) -> None:
+    """Fill in what was left out, and choose the servers."""
+    args.partial = bool(args.servers or args.workloads or args.quick)
     args.rounds = args.rounds or (2 if args.quick else 9)
     args.seconds = args.seconds or (1 if args.quick else 3)
-    args.workloads = args.workloads or "".join(WORKLOADS)
-    if unknown := set(args.workloads) - set(WORKLOADS):
+    args.workloads = args.workloads or "".join(workloads)
+    if unknown := set(args.workloads) - set(workloads):
         parser.error(f"no such workload: {', '.join(sorted(unknown))}")
-    args.json = args.json or RESULTS / "latest.json"
-    default = RESULTS / "performance.md" if args.partial and not args.report else PAGE
-    args.page = args.page or default
-    args.specs = SERVERS + [added(text) for text in args.add]
+    args.specs = specs
     if args.servers:
         patterns = args.servers.split(",")
         for pattern in patterns:
             if not any(fnmatch(s.name, pattern) for s in args.specs):
                 parser.error(f"no such server: {pattern} (--list shows them)")
         args.specs = [s for s in args.specs if any(fnmatch(s.name, p) for p in patterns)]
+
+
+def arguments() -> argparse.Namespace:
+    parser = options(__doc__, WORKLOADS)
+    parser.add_argument("--setup", action="store_true", help="only set up, failed peers again")
+    parser.add_argument("--add", action="append", default=[], metavar="NAME=COMMAND",
+                        help="one more server; {port} and {root} are filled in")  # fmt: skip
+    args = parser.parse_args()
+    settle(parser, args, WORKLOADS, SERVERS + [added(text) for text in args.add])
+    args.partial = args.partial or bool(args.add)
+    args.json = args.json or RESULTS / "latest.json"
+    default = RESULTS / "performance.md" if args.partial and not args.report else PAGE
+    args.page = args.page or default
     return args
+
+
+def prepare_machine(args: argparse.Namespace) -> None:
+    """Two cores or none, and as many open files as may be."""
+    usable = os.sched_getaffinity(0)
+    if not {int(args.server_cpu), int(args.client_cpu)} <= usable or not shutil.which("taskset"):
+        say("note: not two cores (or no taskset): nothing is pinned, server and client compete")
+        args.server_cpu = args.client_cpu = ""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard < args.idle + 200:
+        say(f"note: only {hard} open files are allowed: workload f needs more")
+
+
+def run_all(
+    bench: Bench, command: list[str], skipped: dict[str, str], versions: dict[str, str]
+) -> bool:
+    """Measure, and write the JSON after each round.  False when it was interrupted."""
+    args = bench.args
+    started = datetime.datetime.now(datetime.UTC)
+    data: dict[str, Any] = {
+        "date": started.strftime("%Y-%m-%d %H:%M UTC"),
+        "command": shlex.join(command),
+        "quick": args.quick,
+        "partial": args.partial,
+        "finished": False,
+        "rounds": args.rounds,
+        "seconds": args.seconds,
+        "noise": args.noise,
+        "idle": args.idle,
+        "pinned": bool(args.server_cpu),
+        "revision": revision(),
+        "machine": machine(),
+        "versions": versions,
+        "servers": {
+            s.name: {"kind": s.kind, "command": s.command, "workloads": s.workloads, "note": s.note}
+            for s in bench.specs
+        },
+        "skipped": skipped,
+        "problems": bench.problems,
+        "runs": bench.runs,
+    }
+
+    def save() -> None:
+        data["minutes"] = (datetime.datetime.now(datetime.UTC) - started).total_seconds() / 60
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(data, indent=1) + "\n")
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        bench.start_all()
+        bench.run(save)
+        data["finished"] = True
+    except KeyboardInterrupt:
+        print("\ninterrupted: stopping the servers", flush=True)
+    finally:
+        bench.stop_all()
+        save()
+    if not data["finished"]:
+        say(f"what was measured is in {args.json}; --report makes a page of it")
+    return bool(data["finished"])
 
 
 def pages(args: argparse.Namespace) -> int:
@@ -289,61 +376,11 @@ def main() -> int:
     if not specs:
         print("no server to measure", file=sys.stderr)
         return 1
-    usable = os.sched_getaffinity(0)
-    if not {int(args.server_cpu), int(args.client_cpu)} <= usable or not shutil.which("taskset"):
-        say("note: not two cores (or no taskset): nothing is pinned, server and client compete")
-        args.server_cpu = args.client_cpu = ""
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    if hard < args.idle + 200:
-        say(f"note: only {hard} open files are allowed: workload f needs more")
+    prepare_machine(args)
     if OURS in {s.name for s in specs}:
         say(f"ours: {Path(places['ours']).name}; results: {args.json}; page: {args.page}")
-
-    bench = Bench(args, specs, places)
-    started = datetime.datetime.now(datetime.UTC)
-    data: dict[str, Any] = {
-        "date": started.strftime("%Y-%m-%d %H:%M UTC"),
-        "command": shlex.join(["bench/run.py", *sys.argv[1:]]),
-        "quick": args.quick,
-        "partial": args.partial,
-        "finished": False,
-        "rounds": args.rounds,
-        "seconds": args.seconds,
-        "noise": args.noise,
-        "idle": args.idle,
-        "pinned": bool(args.server_cpu),
-        "revision": revision(),
-        "machine": machine(),
-        "versions": setup_peers.versions(),
-        "servers": {
-            s.name: {"kind": s.kind, "command": s.command, "workloads": s.workloads, "note": s.note}
-            for s in specs
-        },
-        "skipped": skipped,
-        "problems": bench.problems,
-        "runs": bench.runs,
-    }
-
-    def save() -> None:
-        data["minutes"] = (datetime.datetime.now(datetime.UTC) - started).total_seconds() / 60
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(data, indent=1) + "\n")
-
-    interrupted = False
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        bench.start_all()
-        bench.run(save)
-        data["finished"] = True
-    except KeyboardInterrupt:
-        interrupted = True
-        print("\ninterrupted: stopping the servers", flush=True)
-    finally:
-        bench.stop_all()
-        save()
-    if interrupted:
-        say(f"what was measured is in {args.json}; --report makes a page of it")
+    command = ["bench/run.py", *sys.argv[1:]]
+    if not run_all(Bench(args, specs, places), command, skipped, setup_peers.versions()):
         return 130
     return pages(args)
 

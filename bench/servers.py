@@ -49,6 +49,7 @@ class Spec:
     workloads: str = "abcdefg"
     idle_options: str = ""  # appended for workload f only
     note: str = ""
+    conf: str = ""  # a template, filled in as {tmp}/server.conf: its path in bench/
 
 
 SERVERS = [
@@ -83,8 +84,8 @@ SERVERS = [
          note="not in e: it sleeps one request at a time"),
     Spec("socketify", "peer", "{venv}/python socketify_app.py {port}", "socketify", "abdefg",
          note="not in c: it aborts under concurrent 1 MiB bodies"),
-    Spec("nginx", "reference", "{nginx} -c {tmp}/nginx.conf", "nginx", "abdfg",
-         note="constant answers, no Python"),
+    Spec("nginx", "reference", "{nginx} -c {tmp}/server.conf", "nginx", "abdfg",
+         note="constant answers, no Python", conf="apps/nginx.conf.in"),
     Spec("floor-uring", "floor", "{build}/uring_limit --bufs=256 --bufsz=16384 {port}",
          "floor-uring", "abcdfgvw"),
     Spec("floor-uring-poll", "floor", "{build}/uring_limit --recv=poll --bufsz=65536 {port}",
@@ -123,16 +124,24 @@ class Server:
     """A running server, pinned to its core."""
 
     def __init__(
-        self, spec: Spec, places: dict[str, str], port: int, cpu: str, nice: int, idle: bool = False
+        self,
+        spec: Spec,
+        places: dict[str, str],
+        port: int,
+        cpu: str,
+        nice: int,
+        idle: bool = False,
+        env: dict[str, str] | None = None,
     ) -> None:
         if idle:
             spec = replace(spec, command=spec.command + spec.idle_options)
         self.spec, self.port, self.stopped = spec, port, False
         self.tmp = Path(tempfile.mkdtemp(prefix="bench-"))
-        if spec.needs == "nginx":
-            conf = (APPS / "nginx.conf.in").read_text()
-            conf = conf.replace("@PORT@", str(port)).replace("@DIR@", str(self.tmp))
-            (self.tmp / "nginx.conf").write_text(conf)
+        if spec.conf:
+            conf = (HERE / spec.conf).read_text()
+            for word, value in (("@PORT@", port), ("@DIR@", self.tmp), ("@BENCH@", HERE)):
+                conf = conf.replace(word, str(value))
+            (self.tmp / "server.conf").write_text(conf)
         line = spec.command.format(port=port, tmp=self.tmp, **places)
         prefix = (["taskset", "-c", cpu] if cpu else []) + (["nice", f"-n{nice}"] if nice else [])
         self.log = self.tmp / "log"
@@ -140,7 +149,12 @@ class Server:
             self.process = subprocess.Popen(
                 prefix + shlex.split(line),
                 cwd=APPS,
-                env=dict(os.environ, PYTHONPATH=str(APPS), PYTHONDONTWRITEBYTECODE="1"),
+                env={
+                    **os.environ,
+                    "PYTHONPATH": str(APPS),
+                    "PYTHONDONTWRITEBYTECODE": "1",
+                    **(env or {}),
+                },
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -196,10 +210,16 @@ class Server:
 
 @contextlib.contextmanager
 def running(
-    spec: Spec, places: dict[str, str], port: int, cpu: str, nice: int, idle: bool = False
+    spec: Spec,
+    places: dict[str, str],
+    port: int,
+    cpu: str,
+    nice: int,
+    idle: bool = False,
+    env: dict[str, str] | None = None,
 ) -> Iterator[Server]:
     """A server for the length of a with block."""
-    server = Server(spec, places, port, cpu, nice, idle)
+    server = Server(spec, places, port, cpu, nice, idle, env)
     try:
         yield server
     finally:

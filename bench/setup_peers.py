@@ -147,8 +147,8 @@ def prepare(say: Say, wanted: set[str], again: bool) -> tuple[dict[str, str], di
     return places, missing
 
 
-def versions() -> dict[str, str]:
-    """Versions of all that is measured with."""
+def program_versions() -> dict[str, str]:
+    """Versions of the programs that are not Python."""
     found = {}
     for name, command in {
         "wrk": ["wrk", "-v"],
@@ -162,6 +162,12 @@ def versions() -> dict[str, str]:
         match = re.search(r"\b(\d+\.\d+[\w.]*)", done.stdout + done.stderr)
         if match:
             found[name] = match[1]
+    return found
+
+
+def versions() -> dict[str, str]:
+    """Versions of all that is measured with."""
+    found = program_versions()
     named = {peer(word).lower() for line in requirements() for word in line.split()}
     for python, wanted in ((VENV / "bin" / "python", named), (Path(sys.executable), {OURS})):
         if not python.exists():

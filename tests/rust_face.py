@@ -80,7 +80,7 @@ def keep_alive(address: tuple[str, int], seconds: int) -> str:
     ).stdout
     assert "Socket errors" not in output, output
     assert "Non-2xx" not in output, output
-    rate = re.search(r"(\d+) requests in .*\n.*\nRequests/sec:\s+([\d.]+)", output)
+    rate = re.search(r"(\d+) requests in .*\nRequests/sec:\s+([\d.]+)", output)
     assert rate, output
     return f"{int(rate[1]):,} requests, {float(rate[2]):,.0f}/s, no error"
 
