@@ -1,14 +1,13 @@
 //! From a route to its chain of middleware and its handler.
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use http::StatusCode;
 
 use crate::app::error::{Error, Result};
 use crate::app::handler::{Handler, Middleware, Next};
-use crate::app::reply::{Reply, error_text, status_text};
+use crate::app::reply::status_text;
 use crate::app::request::{Request, State};
 use crate::app::response::Response;
 use crate::app::worker::Worker;
@@ -49,21 +48,9 @@ impl Dispatch {
         let next = Next {
             middleware: &endpoint.middleware,
             handler: &*endpoint.handler,
+            on_error: self.on_error.as_deref(),
         };
-        // What a panic leaves half done is the response, which is made anew.
-        let called = catch_unwind(AssertUnwindSafe(|| next.run(request, response)));
-        let error = match called {
-            Ok(Ok(())) => return,
-            Ok(Err(error)) => error,
-            Err(_) => Error::new(StatusCode::INTERNAL_SERVER_ERROR, "the handler panicked"),
-        };
-        response.set_reply(Reply::text(error_text(&error)).with_status(error.status()));
-        if let Some(on_error) = &self.on_error {
-            let answered = catch_unwind(AssertUnwindSafe(|| on_error(request, &error, response)));
-            if !matches!(answered, Ok(Ok(()))) {
-                response.set_reply(StatusCode::INTERNAL_SERVER_ERROR.into());
-            }
-        }
+        next.answer(request, response);
     }
 }
 

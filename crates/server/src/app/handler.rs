@@ -10,9 +10,14 @@
 //! pointer for each middleware and for the handler; nothing is allocated.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use crate::app::error::Result;
+use http::StatusCode;
+
+use crate::app::dispatch::OnError;
+use crate::app::error::{Error, Result};
+use crate::app::reply::{Reply, error_text};
 use crate::app::request::Request;
 use crate::app::response::Response;
 
@@ -46,6 +51,7 @@ pub(crate) type Middleware =
 pub struct Next<'n> {
     pub(crate) middleware: &'n [Arc<Middleware>],
     pub(crate) handler: &'n Handler,
+    pub(crate) on_error: Option<&'n OnError>,
 }
 
 impl Next<'_> {
@@ -59,11 +65,48 @@ impl Next<'_> {
             Some((first, rest)) => {
                 let next = Next {
                     middleware: rest,
-                    handler: self.handler,
+                    ..self
                 };
                 first(request, response, next)
             }
             None => (self.handler)(request, response),
+        }
+    }
+
+    /// Goes on, and answers an error or a panic at once, as it would be at the end of the chain: what stands
+    /// in the response then is what the client gets. For middleware that looks at the status, or sets fields
+    /// that belong to failures as well. Those outside see a response and no error.
+    ///
+    /// ```
+    /// use theframework::{App, Error, Next, Request, Response, StatusCode};
+    ///
+    /// let app = App::new()
+    ///     .middleware(|request: &mut Request, response: &mut Response, next: Next| {
+    ///         next.answer(request, response);
+    ///         let status = response.status().as_u16();
+    ///         response.set_header("X-Was", status.to_string()).map(drop)?;
+    ///         Ok(())
+    ///     })
+    ///     .get("/", |_: &mut Request, _: &mut Response| -> theframework::Result {
+    ///         Err(Error::new(StatusCode::IM_A_TEAPOT, "no coffee"))
+    ///     });
+    /// let answer = app.test(http::Request::get("/").body("").unwrap()).unwrap();
+    /// assert_eq!(answer.headers()["x-was"], "418");
+    /// ```
+    pub fn answer(self, request: &mut Request<'_>, response: &mut Response<'_>) {
+        // What a panic leaves half done is the response, which is made anew.
+        let called = catch_unwind(AssertUnwindSafe(|| self.run(request, response)));
+        let error = match called {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error,
+            Err(_) => Error::new(StatusCode::INTERNAL_SERVER_ERROR, "the handler panicked"),
+        };
+        response.set_reply(Reply::text(error_text(&error)).with_status(error.status()));
+        if let Some(on_error) = self.on_error {
+            let answered = catch_unwind(AssertUnwindSafe(|| on_error(request, &error, response)));
+            if !matches!(answered, Ok(Ok(()))) {
+                response.set_reply(StatusCode::INTERNAL_SERVER_ERROR.into());
+            }
         }
     }
 }

@@ -72,6 +72,26 @@ impl Reply {
         self
     }
 
+    /// The status.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// The fields.
+    pub fn headers(&self) -> &HeaderMap {
+        &self.fields
+    }
+
+    /// The fields, to be changed.
+    pub fn headers_mut(&mut self) -> &mut HeaderMap {
+        &mut self.fields
+    }
+
+    /// The body.
+    pub fn body(&self) -> &Bytes {
+        &self.body
+    }
+
     fn with_type(self, media: &'static str) -> Self {
         self.with_header(CONTENT_TYPE, HeaderValue::from_static(media))
     }

@@ -10,7 +10,7 @@
 //! the loop stands in a list ([`Worker`]) until it has returned. No panic of a handler, reader, protocol or
 //! timer leaves the loop.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -27,7 +27,7 @@ use crate::app::inbox::Message;
 use crate::app::link::{Link, Protocol, QUEUED_MAX, Wire};
 use crate::app::reply::Reply;
 use crate::app::request::Request;
-use crate::app::response::{Outcome, Response};
+use crate::app::response::{OnReply, Outcome, Response};
 use crate::app::tasks::Task;
 use crate::app::worker::{Command, Worker};
 use crate::download::{Room, WriteError};
@@ -56,6 +56,8 @@ pub(crate) struct Loop<D: Driver<Bytes>> {
     inbox_task: Key,
     messages: Vec<Message>,
     commands: Vec<Command>,
+    /// Who wants to see the replies of exchanges whose handlers have returned.
+    on_reply: HashMap<ExchangeId, Vec<OnReply>>,
 }
 
 impl<D: Driver<Bytes>> Loop<D> {
@@ -77,6 +79,7 @@ impl<D: Driver<Bytes>> Loop<D> {
             inbox_task,
             messages: Vec::new(),
             commands: Vec::new(),
+            on_reply: HashMap::new(),
         };
         if watches {
             this.watch_inbox();
@@ -160,7 +163,13 @@ impl<D: Driver<Bytes>> Loop<D> {
                 response.finish()
             });
         match made {
-            Some(Ok((status, outcome))) => self.settle(id, status, outcome),
+            Some(Ok((status, outcome, on_reply))) => {
+                let comes_later = matches!(outcome, Outcome::Deferred | Outcome::Reader(_));
+                if comes_later && !on_reply.is_empty() {
+                    self.on_reply.insert(id, on_reply);
+                }
+                self.settle(id, status, outcome);
+            }
             Some(Err(_)) => {
                 let status = StatusCode::SERVICE_UNAVAILABLE;
                 self.engine.respond(
@@ -235,7 +244,13 @@ impl<D: Driver<Bytes>> Loop<D> {
     }
 
     /// Answers an exchange whose handler has returned. What the reply sets replaces what the handler did.
-    fn reply(&mut self, id: ExchangeId, reply: Reply) {
+    fn reply(&mut self, id: ExchangeId, mut reply: Reply) {
+        if !self.on_reply.is_empty() {
+            for call in self.on_reply.remove(&id).unwrap_or_default() {
+                // A panic costs this call.
+                let _ = catch_unwind(AssertUnwindSafe(|| call(&mut reply)));
+            }
+        }
         let Reply {
             status,
             fields,
@@ -619,6 +634,7 @@ impl<D: Driver<Bytes>> Loop<D> {
                 }
                 BodyState::Gone | BodyState::Over => {
                     fail(reader, None);
+                    self.on_reply.remove(&id);
                     self.engine.abort_response(id);
                     return self.remove(key);
                 }
