@@ -672,7 +672,7 @@ impl<D: Driver<Bytes>> Loop<D> {
                 was_ended: false,
             },
         );
-        self.with_protocol(key, |protocol, link| protocol.open(link));
+        self.with_protocol(key, Protocol::open);
         self.pump_protocol(key);
         self.engine.park(id);
     }
@@ -789,7 +789,7 @@ impl<D: Driver<Bytes>> Loop<D> {
                     {
                         *was_ended = true;
                     }
-                    self.with_protocol(key, |protocol, link| protocol.end(link));
+                    self.with_protocol(key, Protocol::end);
                 }
                 BodyState::Gone | BodyState::Over | BodyState::Failed(_) => {
                     return self.end_protocol(key, id, &wire);

@@ -163,7 +163,9 @@ impl Worker {
         done: impl FnOnce(&Worker, T) + 'static,
     ) {
         let call: Done = Box::new(move |worker, result| {
-            if let Some(Ok(result)) = result.map(|result| result.downcast::<T>()) {
+            if let Some(result) = result
+                && let Ok(result) = result.downcast::<T>()
+            {
                 done(worker, *result);
             }
         });

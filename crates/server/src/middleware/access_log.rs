@@ -251,13 +251,13 @@ mod tests {
         let lines = Arc::new(Mutex::new(Vec::new()));
         let kept = Arc::clone(&lines);
         let log = make(Box::new(move |line| {
-            kept.lock().unwrap().push(line.to_owned())
+            kept.lock().unwrap().push(line.to_owned());
         }));
         let app = App::new()
             .middleware(RequestIds::new().take_over().build())
             .middleware(log.build())
             .get("/", |_: &mut Request, response: &mut Response| {
-                response.text("hello")
+                response.text("hello");
             })
             .get("/fails", |_: &mut Request, _: &mut Response| -> Result {
                 Err(Error::new(StatusCode::IM_A_TEAPOT, "short"))
@@ -269,7 +269,7 @@ mod tests {
                 response.offload(|| Ok(Reply::text("created").with_status(StatusCode::CREATED)));
             })
             .get("/stream", |_: &mut Request, response: &mut Response| {
-                response.stream(["a", "b"])
+                response.stream(["a", "b"]);
             });
         let mut client = TestClient::new(&app).unwrap();
         for request in requests {

@@ -217,11 +217,12 @@ mod tests {
     #[test]
     fn one_of_the_tokens_lets_in_and_nothing_else() {
         let auth = BearerAuth::tokens(["s3cret", "other"]).realm("a \"b\"\r\n");
-        let app = App::new()
-            .middleware(auth.build())
-            .get("/", |_: &mut Request, response: &mut Response| {
-                response.text("in")
-            });
+        let app = App::new().middleware(auth.build()).get(
+            "/",
+            |_: &mut Request, response: &mut Response| {
+                response.text("in");
+            },
+        );
         for good in ["Bearer s3cret", "bearer other"] {
             assert_eq!(ask(&app, &[good]).body(), "in");
         }

@@ -170,7 +170,7 @@ mod tests {
         App::new()
             .middleware(cors.build())
             .get("/", |_: &mut Request, response: &mut Response| {
-                response.text("read")
+                response.text("read");
             })
             .get("/broken", |_: &mut Request, _: &mut Response| -> Result {
                 Err(Error::new(StatusCode::BAD_REQUEST, "no"))

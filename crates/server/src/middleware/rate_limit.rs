@@ -226,11 +226,12 @@ mod tests {
     fn who_comes_too_often_is_told_when_to_come_again() {
         let limit = RateLimit::new(2, Duration::from_secs(60))
             .by(|request| request.header("x-user").map(str::to_owned));
-        let app = App::new()
-            .middleware(limit.build())
-            .get("/", |_: &mut Request, response: &mut Response| {
-                response.text("in")
-            });
+        let app = App::new().middleware(limit.build()).get(
+            "/",
+            |_: &mut Request, response: &mut Response| {
+                response.text("in");
+            },
+        );
         let mut client = TestClient::new(&app).unwrap();
         let mut ask = |user: &str| {
             let request = http::Request::get("/").header("X-User", user);

@@ -73,7 +73,7 @@ mod tests {
         let app = App::new()
             .middleware(Timing::new().metric("all").build())
             .get("/now", |_: &mut Request, _: &mut Response| {
-                std::thread::sleep(PAUSE)
+                std::thread::sleep(PAUSE);
             })
             .get("/later", |_: &mut Request, response: &mut Response| {
                 response.offload(|| {
