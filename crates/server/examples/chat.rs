@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use theframework::{
     App, Bytes, Config, Error, Link, Protocol, Request, Response, SendError, Sender, Settings,
-    StartError, StatusCode,
+    StartError, StatusCode, Version,
 };
 
 /// Bytes of a line at most; who sends more goes.
@@ -122,9 +122,9 @@ impl Protocol for Member {
 
 fn chat(request: &mut Request, response: &mut Response) -> theframework::Result {
     let wanted = request.header("upgrade").unwrap_or_default();
-    if !wanted.eq_ignore_ascii_case("chat") {
+    // HTTP/1.0 has no upgrades: RFC 9110, 7.8.
+    if request.version() != Version::HTTP_11 || !wanted.eq_ignore_ascii_case("chat") {
         response.set_header("Upgrade", "chat")?;
-        response.set_header("Connection", "Upgrade")?;
         response.set_status(StatusCode::UPGRADE_REQUIRED);
         response.text("this is a chat: see the head of its source\n");
         return Ok(());

@@ -282,6 +282,12 @@ fn chat_carries_lines_between_loops_and_drops_who_does_not_read() {
     let refused = example.send(Request::get("/chat"), "");
     assert_eq!(refused.status(), 426);
     assert_eq!(refused.headers()["upgrade"], "chat");
+    let mut old = example.connect();
+    old.write_all(b"GET /chat?name=ann HTTP/1.0\r\nConnection: Upgrade\r\nUpgrade: chat\r\n\r\n")
+        .unwrap();
+    let mut answer = String::new();
+    old.read_to_string(&mut answer).unwrap();
+    assert!(answer.contains(" 426 "), "{answer}");
     let bad = Request::get("/chat?name=a%20b").header("Upgrade", "chat");
     assert_eq!(
         example

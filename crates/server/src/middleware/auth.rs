@@ -125,7 +125,7 @@ impl BasicAuth {
         self
     }
 
-    /// The middleware. It allocates three times.
+    /// The middleware. It allocates a few times.
     pub fn build(
         self,
     ) -> impl Fn(&mut Request<'_>, &mut Response<'_>, Next<'_>) -> Result + Send + Sync + 'static

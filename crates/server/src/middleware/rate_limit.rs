@@ -57,7 +57,7 @@ impl RateLimit {
         self
     }
 
-    /// How many clients are known at the same time, at least two: about 40 bytes each.
+    /// How many clients are known at the same time, at least two: less than 100 bytes each.
     #[must_use]
     pub fn clients(mut self, max: usize) -> Self {
         self.clients_max = max.max(2);

@@ -48,7 +48,7 @@ impl RequestIds {
         self
     }
 
-    /// The middleware. It allocates three times.
+    /// The middleware. It allocates a few times.
     pub fn build(
         self,
     ) -> impl Fn(&mut Request<'_>, &mut Response<'_>, Next<'_>) -> Result + Send + Sync + 'static

@@ -30,7 +30,7 @@ impl Timing {
         self
     }
 
-    /// The middleware. It reads the clock twice, and allocates once or, for an answer that comes later, four times.
+    /// The middleware. It reads the clock twice, and allocates; a few times more for an answer that comes later.
     pub fn build(
         self,
     ) -> impl Fn(&mut Request<'_>, &mut Response<'_>, Next<'_>) -> Result + Send + Sync + 'static
