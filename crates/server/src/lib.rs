@@ -33,6 +33,7 @@
 //! | timers, work that blocks, figures | [`Worker`] |
 //! | threads, sockets, stopping | [`Server`], [`Handle`], [`Settings`] |
 //! | limits and timeouts | [`Config`] |
+//! | what most services want of middleware; files of a folder | [`middleware`] |
 //! | tests | [`App::test`], [`TestClient`], [`LiveClient`] |
 //!
 //! # Memory
@@ -60,6 +61,7 @@ mod exchange;
 mod fields;
 mod file;
 mod input;
+pub mod middleware;
 mod options;
 mod origin;
 mod output;

@@ -77,6 +77,26 @@ impl Reply {
         self
     }
 
+    /// The status.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// The fields.
+    pub fn headers(&self) -> &HeaderMap {
+        &self.fields
+    }
+
+    /// The fields, to be changed.
+    pub fn headers_mut(&mut self) -> &mut HeaderMap {
+        &mut self.fields
+    }
+
+    /// The body.
+    pub fn body(&self) -> &Bytes {
+        &self.body
+    }
+
     fn into_failure(mut self) -> Self {
         self.is_failure = true;
         self

@@ -57,6 +57,16 @@ pub(crate) enum Outcome {
     TakeOver(Option<StatusCode>, Box<dyn Protocol>, Claim),
 }
 
+impl Outcome {
+    /// Whether a [`Reply`] is to come.
+    pub(crate) fn comes_later(&self) -> bool {
+        matches!(self, Outcome::Deferred(_) | Outcome::Reader(_))
+    }
+}
+
+/// Called with a reply that comes later.
+pub(crate) type OnReply = Box<dyn FnOnce(&mut Reply)>;
+
 /// A response that is being made. A handler that does nothing with it answers 200 without a body.
 ///
 /// Fields and what is [written](Self::text) go to the exchange's arena, and with it when the exchange
@@ -77,6 +87,7 @@ pub struct Response<'a> {
     worker: &'a Worker,
     status: StatusCode,
     outcome: Outcome,
+    on_reply: Vec<OnReply>,
     /// `Content-Type` was set by whoever answers, not by the kind of body.
     has_own_type: bool,
     is_out_of_memory: bool,
@@ -90,18 +101,19 @@ impl<'a> Response<'a> {
             has_own_type: false,
             status: StatusCode::OK,
             outcome: Outcome::Written(ArenaSlice::default(), 0),
+            on_reply: Vec::new(),
             is_out_of_memory: false,
         }
     }
 
-    /// What became of it.
-    pub(crate) fn finish(self) -> (StatusCode, Outcome) {
+    /// What became of it, and who wants to see what comes later.
+    pub(crate) fn finish(self) -> (StatusCode, Outcome, Vec<OnReply>) {
         if self.is_out_of_memory {
             *self.answering.fields = crate::fields::Fields::default();
             let outcome = Outcome::Kept(Bytes::from_static(b"503 Service Unavailable\n"));
-            return (StatusCode::SERVICE_UNAVAILABLE, outcome);
+            return (StatusCode::SERVICE_UNAVAILABLE, outcome, Vec::new());
         }
-        (self.status, self.outcome)
+        (self.status, self.outcome, self.on_reply)
     }
 
     /// The status.
@@ -255,6 +267,17 @@ impl<'a> Response<'a> {
             Outcome::Written(slice, len) => &self.answering.arena.get(*slice)[..*len],
             Outcome::Kept(bytes) => bytes,
             _ => &[],
+        }
+    }
+
+    /// Bytes of the body as it stands, of a file too; `None` for a stream, and for whatever comes later.
+    pub fn body_len(&self) -> Option<usize> {
+        match &self.outcome {
+            Outcome::Written(_, len) => Some(*len),
+            Outcome::Kept(bytes) => Some(bytes.len()),
+            Outcome::File(file) => usize::try_from(file.len).ok(),
+            Outcome::Pieces(_, length) => length.and_then(|length| usize::try_from(length).ok()),
+            _ => None,
         }
     }
 
@@ -447,6 +470,31 @@ impl<'a> Response<'a> {
                 Err(_) => Reply::from(StatusCode::INTERNAL_SERVER_ERROR),
             });
         });
+    }
+
+    /// Whether the answer comes later, as a [`Reply`]: it was [deferred](Self::defer),
+    /// [offloaded](Self::offload), or is what a [reader](Self::read_body) makes of the body.
+    pub fn is_deferred(&self) -> bool {
+        self.outcome.comes_later()
+    }
+
+    /// Calls `call` with the reply of an answer that [comes later](Self::is_deferred), on this loop, before it is
+    /// sent; it may change the reply. Of several, the one that was given first is called first. It is dropped
+    /// without a call if the handler answers by itself, or the client has gone. Allocates.
+    ///
+    /// ```
+    /// use theframework::{App, Next, Reply, Request, Response};
+    ///
+    /// let app = App::new()
+    ///     .middleware(|request: &mut Request, response: &mut Response, next: Next| {
+    ///         next.run(request, response);
+    ///         response.on_reply(|reply| println!("{} later", reply.status()));
+    ///     })
+    ///     .get("/", |_: &mut Request, response: &mut Response| response.offload(|| Ok(Reply::text("done"))));
+    /// # drop(app);
+    /// ```
+    pub fn on_reply(&mut self, call: impl FnOnce(&mut Reply) + 'static) {
+        self.on_reply.push(Box::new(call));
     }
 
     /// Takes the body piece by piece while it arrives, on a route that [streams](crate::App::streaming); the

@@ -10,7 +10,7 @@
 //! the loop stands in a list ([`Worker`]) until it has returned. No panic of a handler, reader, protocol or
 //! timer leaves the loop.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -27,7 +27,7 @@ use crate::app::inbox::Message;
 use crate::app::link::{Claim, Link, Protocol, QUEUED_MAX, Wire};
 use crate::app::reply::Reply;
 use crate::app::request::Request;
-use crate::app::response::{ABOUT_THE_BODY, Outcome, Response};
+use crate::app::response::{ABOUT_THE_BODY, OnReply, Outcome, Response};
 use crate::app::tasks::Task;
 use crate::app::worker::{Command, Worker};
 use crate::download::{Room, WriteError};
@@ -56,6 +56,8 @@ pub(crate) struct Loop<D: Driver<Bytes>> {
     inbox_task: Key,
     messages: Vec<Message>,
     commands: Vec<Command>,
+    /// Who wants to see the replies of exchanges whose handlers have returned.
+    on_reply: HashMap<ExchangeId, Vec<OnReply>>,
     /// Nobody is waited for any more.
     is_aborted: bool,
 }
@@ -79,6 +81,7 @@ impl<D: Driver<Bytes>> Loop<D> {
             inbox_task,
             messages: Vec::new(),
             commands: Vec::new(),
+            on_reply: HashMap::new(),
             is_aborted: false,
         };
         if watches {
@@ -167,7 +170,14 @@ impl<D: Driver<Bytes>> Loop<D> {
                 })
         }));
         match made {
-            Ok(Some(Ok((status, outcome)))) => self.settle(id, status, outcome),
+            Ok(Some(Ok((status, outcome, on_reply)))) => {
+                if outcome.comes_later() && !on_reply.is_empty() {
+                    self.on_reply.insert(id, on_reply);
+                } else {
+                    discard(on_reply);
+                }
+                self.settle(id, status, outcome);
+            }
             Ok(Some(Err(_))) => self.reply(id, Reply::overloaded()),
             Ok(None) => {}
             Err(_) => self.reply(id, StatusCode::INTERNAL_SERVER_ERROR.into()),
@@ -255,7 +265,13 @@ impl<D: Driver<Bytes>> Loop<D> {
     }
 
     /// Answers an exchange whose handler has returned. What the reply sets replaces what the handler did.
-    fn reply(&mut self, id: ExchangeId, reply: Reply) {
+    fn reply(&mut self, id: ExchangeId, mut reply: Reply) {
+        if !self.on_reply.is_empty() {
+            for call in self.on_reply.remove(&id).unwrap_or_default() {
+                // A panic costs this call.
+                let _ = catch_unwind(AssertUnwindSafe(|| call(&mut reply)));
+            }
+        }
         let Reply {
             status,
             fields,
@@ -297,7 +313,7 @@ impl<D: Driver<Bytes>> Loop<D> {
         let exchange = task.exchange();
         if catch_unwind(AssertUnwindSafe(|| self.run_kind(key, task))).is_err() {
             if let Some(id) = exchange {
-                self.engine.abort_response(id);
+                self.forget(id);
             }
             self.remove(key);
         }
@@ -365,11 +381,17 @@ impl<D: Driver<Bytes>> Loop<D> {
     /// An answer is waited for: if the client has gone, it is not any more.
     fn look_after(&mut self, key: Key, id: ExchangeId) {
         if matches!(self.engine.room(id), Room::Gone | Room::Over) {
-            self.engine.abort_response(id);
+            self.forget(id);
             return self.remove(key);
         }
         self.put_back(key, Task::Deferred { id });
         self.engine.wait_for_end(id, value_of(key));
+    }
+
+    /// Nobody is left to be answered.
+    fn forget(&mut self, id: ExchangeId) {
+        discard(self.on_reply.remove(&id));
+        self.engine.abort_response(id);
     }
 
     /// Somebody answers. If that was not what the handler has decided on, or the exchange is over, nothing
@@ -463,7 +485,7 @@ impl<D: Driver<Bytes>> Loop<D> {
     fn abort(&mut self) {
         self.engine.abort();
         for id in self.engine.unanswered() {
-            self.engine.abort_response(id);
+            self.forget(id);
         }
         self.is_aborted = true;
     }
@@ -691,7 +713,7 @@ impl<D: Driver<Bytes>> Loop<D> {
                 }
                 BodyState::Gone | BodyState::Over => {
                     fail(reader, None);
-                    self.engine.abort_response(id);
+                    self.forget(id);
                     return self.remove(key);
                 }
             }
