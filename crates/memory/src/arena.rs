@@ -164,8 +164,8 @@ impl Arena {
     #[inline]
     pub fn alloc_copy<T: Plain>(&mut self, values: &[T]) -> Result<ArenaSlice<T>, OutOfMemory> {
         let (slice, memory) = self.place::<T>(values.len())?;
-        // SAFETY: `place` hands out aligned room for as many values, inside this arena, which
-        // `values` cannot be: the arena is borrowed exclusively.
+        // SAFETY: `place` hands out aligned room for as many values, which nobody could reach before: so
+        // `values` do not lie there, be it that they are older values of this arena (see `Appender`).
         unsafe { ptr::copy_nonoverlapping(values.as_ptr(), memory.as_ptr(), values.len()) };
         Ok(slice)
     }

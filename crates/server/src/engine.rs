@@ -24,7 +24,7 @@ use theframework_io::{
     Driver, Errno, Event, Filling, KeptBytes, Outcome, Peer, TICK_US, TimerWheel, Wait,
 };
 use theframework_memory::{
-    BlockRecycler, BufferRecycler, ChunkRecycler, Key, OutOfMemory, RECYCLES, Slab,
+    BlockRecycler, BufferRecycler, CHUNK_SIZE, ChunkRecycler, Key, OutOfMemory, RECYCLES, Slab,
 };
 
 use crate::accept::Listeners;
@@ -74,6 +74,22 @@ pub struct Stats {
     pub overload: u64,
     /// Turns of the loop.
     pub turns: u64,
+}
+
+/// What a worker's requests and writes have of memory, and what is kept for those that come.
+#[derive(Copy, Clone, Default, PartialEq, Eq, Debug)]
+pub struct MemoryStats {
+    /// Requests that are under way, from their heads to the ends of their responses.
+    pub exchanges: u64,
+    /// Bytes of arenas' chunks, and of buffers and blocks, that are kept for those that come; what nobody
+    /// needs is let go of.
+    pub cached_bytes: u64,
+    /// Chunks of arenas in use, 4 KiB each.
+    pub chunks: u64,
+    /// Buffers in use: input that did not fit, and writes.
+    pub buffers: u64,
+    /// Blocks in use: what waits in exactly its size.
+    pub blocks: u64,
 }
 
 /// One worker's server: see the crate's first page for how it is run.
@@ -344,6 +360,20 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             }
         }
         None
+    }
+
+    /// What is in use and what is kept, now.
+    pub fn memory(&self) -> MemoryStats {
+        let chunks_cached = self.chunks.cached();
+        let cached =
+            chunks_cached * CHUNK_SIZE + self.blocks.cached_bytes() + self.buffers.cached_bytes();
+        MemoryStats {
+            exchanges: self.exchanges.len() as u64,
+            cached_bytes: cached as u64,
+            chunks: (self.chunks.total_allocated() - chunks_cached) as u64,
+            buffers: self.buffers.live() as u64,
+            blocks: self.blocks.live() as u64,
+        }
     }
 
     /// How many requests wait for a handler.

@@ -12,6 +12,13 @@ use crate::{OutOfMemory, Plain};
 
 /// Where values of an exchange can be allocated: its arena, or what [`Arena::split`] left of it.
 pub trait Allocate {
+    /// As [`Arena::alloc_copy`].
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`] as for [`Arena::alloc`].
+    fn alloc_copy<T: Plain>(&mut self, values: &[T]) -> Result<ArenaSlice<T>, OutOfMemory>;
+
     /// As [`Arena::grow`].
     ///
     /// # Errors
@@ -39,6 +46,11 @@ pub trait Allocate {
 }
 
 impl Allocate for Arena {
+    #[inline]
+    fn alloc_copy<T: Plain>(&mut self, values: &[T]) -> Result<ArenaSlice<T>, OutOfMemory> {
+        Arena::alloc_copy(self, values)
+    }
+
     #[inline]
     fn grow<T: Plain>(
         &mut self,
@@ -125,6 +137,12 @@ impl Appender<'_> {
 }
 
 impl Allocate for Appender<'_> {
+    #[inline]
+    fn alloc_copy<T: Plain>(&mut self, values: &[T]) -> Result<ArenaSlice<T>, OutOfMemory> {
+        // What is borrowed stands still, so `values` may lie in the arena itself.
+        self.arena.alloc_copy(values)
+    }
+
     #[inline]
     fn grow<T: Plain>(
         &mut self,

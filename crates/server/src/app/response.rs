@@ -9,7 +9,7 @@ use http::StatusCode;
 use serde::Serialize;
 use theframework_http::{InvalidHeader, validate_name, validate_value};
 use theframework_io::{OpenFile, open_file};
-use theframework_memory::{Allocate, ArenaSlice, Key};
+use theframework_memory::{Allocate, Appender, ArenaSlice, Key};
 
 use crate::app::body::{BodyReader, Pieces};
 use crate::app::error::{Error, Result};
@@ -514,6 +514,26 @@ impl<'a> Response<'a> {
         let sender = Sender::new(self.worker);
         self.outcome = Outcome::TakeOver(status, Box::new(protocol), sender.claim());
         sender
+    }
+
+    /// The exchange's arena, for what a handler wants to keep until it returns without allocating: it goes when
+    /// the response is made. Values are named by handles, so that the arena can be used meanwhile.
+    ///
+    /// ```
+    /// use theframework::{Allocate, ArenaSlice, Request, Response};
+    ///
+    /// fn shout(request: &mut Request, response: &mut Response) -> theframework::Result {
+    ///     let name = request.query();
+    ///     let mut copy: ArenaSlice<u8> = response.arena().alloc_copy(name.as_bytes())?;
+    ///     response.arena().get_mut(copy).make_ascii_uppercase();
+    ///     copy = response.arena().grow(copy, name.len() + 1)?; // one more, which is zero
+    ///     assert_eq!(response.arena().get(copy).len(), name.len() + 1);
+    ///     response.text(name);
+    ///     Ok(())
+    /// }
+    /// ```
+    pub fn arena(&mut self) -> &mut Appender<'a> {
+        &mut self.answering.arena
     }
 
     /// The loop that serves this request: timers, work elsewhere, figures.

@@ -135,7 +135,8 @@ impl<D: Driver<Bytes>> Loop<D> {
         self.carry_out();
         let inner = self.worker.inner();
         let connections = self.engine.connection_count();
-        inner.published.publish(self.engine.stats(), connections);
+        let (stats, memory) = (self.engine.stats(), self.engine.memory());
+        inner.published.publish(stats, memory, connections);
         Ok(has_worked)
     }
 

@@ -27,7 +27,7 @@ use crate::app::run::Loop;
 use crate::app::settings::Settings;
 use crate::app::stats::Published;
 use crate::app::worker::Worker;
-use crate::engine::{Engine, Stats};
+use crate::engine::{Engine, MemoryStats, Stats};
 use crate::file::FileBody;
 use crate::peers::{PeerSlot, SlotPeers};
 use crate::router::RouteError;
@@ -431,6 +431,19 @@ impl Handle {
             sum.refused += stats.refused;
             sum.overload += stats.overload;
             sum.turns += stats.turns;
+        }
+        sum
+    }
+
+    /// What the requests of all loops have of memory, as of their last turns.
+    pub fn memory(&self) -> MemoryStats {
+        let mut sum = MemoryStats::default();
+        for memory in self.published.iter().map(|published| published.memory()) {
+            sum.exchanges += memory.exchanges;
+            sum.cached_bytes += memory.cached_bytes;
+            sum.chunks += memory.chunks;
+            sum.buffers += memory.buffers;
+            sum.blocks += memory.blocks;
         }
         sum
     }

@@ -19,7 +19,7 @@ use crate::app::inbox::{Inbox, Message};
 use crate::app::pool::Pool;
 use crate::app::stats::Published;
 use crate::app::tasks::Task;
-use crate::engine::Stats;
+use crate::engine::{MemoryStats, Stats};
 
 /// Called when a timer fires.
 pub(crate) type Call = Box<dyn FnMut(&Worker)>;
@@ -202,6 +202,11 @@ impl Worker {
     /// What this loop has counted, as of its last turn.
     pub fn stats(&self) -> Stats {
         self.0.published.stats()
+    }
+
+    /// What this loop's requests have of memory, as of its last turn.
+    pub fn memory(&self) -> MemoryStats {
+        self.0.published.memory()
     }
 
     /// Connections of this loop, as of its last turn.

@@ -192,6 +192,30 @@ fn limits_of_the_configuration_are_kept() {
     }
 }
 
+#[test]
+fn figures_of_memory_come_back_to_where_they_were() {
+    for driver in DRIVERS {
+        let app = App::new().post("/", |request: &mut Request, response: &mut Response| {
+            response.copy_body(request.body());
+        });
+        let server = serve_with(app, Settings::default(), driver);
+        for _ in 0..20 {
+            let mut client = LiveClient::connect(&server.addresses()[0]).unwrap();
+            let request = HttpRequest::post("/").body(vec![b'x'; 100_000]).unwrap();
+            assert_eq!(client.send(request).unwrap().body().len(), 100_000);
+        }
+        crate::wait_for("nobody is left", || server.connections() == 0);
+        let memory = server.memory();
+        assert_eq!(
+            (memory.exchanges, memory.chunks, memory.blocks),
+            (0, 0, 0),
+            "{memory:?}"
+        );
+        assert!(memory.cached_bytes > 100_000, "{memory:?}");
+        stop(server);
+    }
+}
+
 /// In a process of its own, as signals are the whole process's.
 #[test]
 fn a_signal_lets_it_finish_and_a_second_one_does_not() {
