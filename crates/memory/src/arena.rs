@@ -185,13 +185,34 @@ impl Arena {
         slice: ArenaSlice<T>,
         len: usize,
     ) -> Result<ArenaSlice<T>, OutOfMemory> {
-        let larger = self.alloc::<T>(len)?;
+        let larger = self.grow_stale(slice, len)?;
+        let new = &mut self.get_mut(larger)[slice.len().min(len)..];
+        // SAFETY: all bits zero are a valid `Plain`, and there is room for as many values.
+        unsafe { ptr::write_bytes(new.as_mut_ptr(), 0, new.len()) };
+        Ok(larger)
+    }
+
+    /// As [`grow`](Self::grow), but those that are new are stale: of no meaning, perhaps another exchange's
+    /// values. For those who write them before they read them.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`]; `slice` stays as it is.
+    ///
+    /// # Panics
+    ///
+    /// When `slice` is of another epoch, as [`get`](Self::get) does.
+    pub fn grow_stale<T: Plain>(
+        &mut self,
+        slice: ArenaSlice<T>,
+        len: usize,
+    ) -> Result<ArenaSlice<T>, OutOfMemory> {
+        let (larger, to) = self.place::<T>(len)?;
         let old = self.get(slice);
-        let (from, count) = (old.as_ptr(), old.len().min(len));
-        let to = self.get_mut(larger).as_mut_ptr();
-        // SAFETY: both were just resolved, with at least `count` values each, and nothing was
-        // allocated or parked since; a new allocation shares no byte with an older one.
-        unsafe { ptr::copy_nonoverlapping(from, to, count) };
+        let count = old.len().min(len);
+        // SAFETY: `place` hands out aligned room for `len` values (0 at a dangling address), which nobody
+        // could reach before, so `old` does not lie there; both hold at least `count` values.
+        unsafe { ptr::copy_nonoverlapping(old.as_ptr(), to.as_ptr(), count) };
         Ok(larger)
     }
 
@@ -384,6 +405,9 @@ impl Arena {
     /// Where the values of `slice` lie: aligned, with as many initialised bytes as they take.
     #[inline]
     fn locate<T: Plain>(&self, slice: ArenaSlice<T>) -> NonNull<T> {
+        if slice.len == 0 {
+            return NonNull::dangling();
+        }
         let size = slice.len() * size_of::<T>();
         let at = slice.offset.wrapping_sub(self.start);
         let is_current =
@@ -401,9 +425,6 @@ impl Arena {
     /// As `locate`, in sealed segments and directs.
     #[inline(never)]
     fn locate_elsewhere(&self, offset: u32, size: usize, epoch: u32) -> NonNull<u8> {
-        if size == 0 {
-            return NonNull::<u128>::dangling().cast();
-        }
         assert_eq!(
             epoch, self.epoch,
             "a stale arena handle, or one of another arena"

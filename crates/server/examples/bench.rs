@@ -1,16 +1,38 @@
 //! The server that benchmarks drive: `cargo run --release --example bench -- 8000`.
 //!
-//! `GET /hello` answers `hello world`, `POST /len` the length of its body, `GET /json` a small value in JSON.
+//! `GET /hello` answers `hello world`, `POST /len` the length of its body, taken as it comes (`/whole`: as one),
+//! `GET /json` a small value in JSON.
 //! One loop, up to 20,000 connections, everything else as it ships. A second argument `poll` or `io_uring`
 //! chooses the driver.
 
-use theframework::{App, Config, DriverKind, Request, Response, Settings, StartError};
+use theframework::{
+    App, BodyReader, Config, DriverKind, Reply, Request, Response, Settings, StartError,
+};
 
 fn hello(_: &mut Request, response: &mut Response) {
     response.text("hello world");
 }
 
-fn len(request: &mut Request, response: &mut Response) {
+/// Counts a body while it comes.
+struct Len(u64);
+
+impl BodyReader for Len {
+    fn piece(&mut self, bytes: &[u8]) -> theframework::Result {
+        self.0 += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn end(self: Box<Self>) -> theframework::Result<Reply> {
+        Ok(Reply::text(self.0.to_string()))
+    }
+}
+
+fn len(_: &mut Request, response: &mut Response) {
+    response.read_body(Len(0));
+}
+
+/// The same of a body that is there as a whole.
+fn whole(request: &mut Request, response: &mut Response) {
     response.text(request.body().len().to_string());
 }
 
@@ -38,6 +60,8 @@ fn main() -> Result<(), StartError> {
         .get("/hello", hello)
         .get("/json", json)
         .post("/len", len)
+        .streaming_up_to(4 << 20)
+        .post("/whole", whole)
         .config(Config {
             max_connections: 20_000,
             max_body_size: 4 << 20,

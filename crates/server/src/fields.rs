@@ -38,7 +38,7 @@ impl Fields {
         let end = used + LENGTHS + name.len() + value.len();
         if end > self.text.len() {
             let len = end.max(self.text.len() * 2).max(TEXT_MIN);
-            self.text = arena.grow(self.text, len)?;
+            self.text = arena.grow_stale(self.text, len)?;
         }
         let place = &mut arena.get_mut(self.text)[used..end];
         let (name_len, place) = place.split_at_mut(4);

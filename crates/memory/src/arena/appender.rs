@@ -30,6 +30,17 @@ pub trait Allocate {
         len: usize,
     ) -> Result<ArenaSlice<T>, OutOfMemory>;
 
+    /// As [`Arena::grow_stale`].
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`]; `slice` stays as it is.
+    fn grow_stale<T: Plain>(
+        &mut self,
+        slice: ArenaSlice<T>,
+        len: usize,
+    ) -> Result<ArenaSlice<T>, OutOfMemory>;
+
     /// As [`Arena::get`].
     ///
     /// # Panics
@@ -58,6 +69,15 @@ impl Allocate for Arena {
         len: usize,
     ) -> Result<ArenaSlice<T>, OutOfMemory> {
         Arena::grow(self, slice, len)
+    }
+
+    #[inline]
+    fn grow_stale<T: Plain>(
+        &mut self,
+        slice: ArenaSlice<T>,
+        len: usize,
+    ) -> Result<ArenaSlice<T>, OutOfMemory> {
+        Arena::grow_stale(self, slice, len)
     }
 
     #[inline]
@@ -151,6 +171,16 @@ impl Allocate for Appender<'_> {
     ) -> Result<ArenaSlice<T>, OutOfMemory> {
         assert!(self.is_newer(slice), "older values are borrowed");
         self.arena.grow(slice, len)
+    }
+
+    #[inline]
+    fn grow_stale<T: Plain>(
+        &mut self,
+        slice: ArenaSlice<T>,
+        len: usize,
+    ) -> Result<ArenaSlice<T>, OutOfMemory> {
+        assert!(self.is_newer(slice), "older values are borrowed");
+        self.arena.grow_stale(slice, len)
     }
 
     #[inline]

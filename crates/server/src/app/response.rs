@@ -316,7 +316,7 @@ impl<'a> Response<'a> {
         let end = len + bytes.len();
         let slice = if end > slice.len() {
             let room = end.max(slice.len() * 2).max(BODY_MIN);
-            match self.answering.arena.grow(slice, room) {
+            match self.answering.arena.grow_stale(slice, room) {
                 Ok(larger) => larger,
                 Err(_) => {
                     self.is_out_of_memory = true;
