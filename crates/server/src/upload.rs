@@ -52,7 +52,7 @@ impl<B> Exchange<B> {
 
 impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
     /// How a body that streams stands. One that does not is whole, and [`Ended`](BodyState::Ended) here:
-    /// see [`RequestView::body`](crate::RequestView::body).
+    /// see [`RequestView::body`](crate::engine::RequestView::body).
     pub fn body_state(&mut self, ExchangeId(key): ExchangeId) -> BodyState {
         let Some(exchange) = self.exchanges.get_mut(key) else {
             return BodyState::Over;

@@ -157,7 +157,12 @@ fn a_request_through_routes_middleware_and_json_allocates_nothing() {
             panic!("not TCP");
         };
         for (name, count, request) in requests() {
-            for connections in [1, 64, 500] {
+            let all: &[usize] = if name == "typical" {
+                &[1, 64, 500]
+            } else {
+                &[64]
+            };
+            for &connections in all {
                 let mut streams: Vec<_> = (0..connections)
                     .map(|_| {
                         let stream = TcpStream::connect(address).unwrap();
