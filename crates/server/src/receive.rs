@@ -418,7 +418,10 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
         }
         take_arrived(&mut connection.input, exchange, &mut self.inputs)?;
         if exchange.streams {
-            // The handler comes first, and takes the body as it comes.
+            // The handler comes first, and takes the body as it comes: what is long of it by single receives.
+            if exchange.is_long() && exchange.is_streaming() {
+                self.cancel_receive(key);
+            }
             return Ok(true);
         }
         let head_len = exchange.head_len();

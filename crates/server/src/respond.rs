@@ -185,6 +185,8 @@ impl<B: KeptBytes, D: Driver<B>> Engine<D, B> {
             let result = writable(&mut connection.output, &mut self.writes).and_then(|write| {
                 write_response_head(write, &exchange, status, length, closes, date, server)?;
                 match body {
+                    // Dropped by its user, as one that was sent is.
+                    Body::Kept(kept) if is_silent => Ok(Some(kept)),
                     _ if is_silent => Ok(None),
                     Body::Copied(bytes) => write.arena_mut().extend(bytes).map(|()| None),
                     Body::Kept(kept) if kept.as_bytes().len() <= COPY_MAX => write

@@ -215,7 +215,7 @@ fn steady_state_allocates_nothing() {
         (
             "body of 500 bytes",
             100_000,
-            all,
+            &[64],
             with_headers("POST /upload HTTP/1.1", 3, &small),
         ),
         (
