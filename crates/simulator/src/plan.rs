@@ -9,6 +9,8 @@ use theframework_io::sim::{FNV_START, Faults, fnv};
 
 /// The largest answer that is made while it goes out.
 const LARGE_MAX: usize = 700_000;
+/// Of one that may be written at once.
+const WHOLE_MAX: usize = 200_000;
 
 /// What must come back for one request.
 #[derive(Clone, Debug)]
@@ -616,6 +618,8 @@ impl<'a> Writer<'a> {
         match self.rng.u32(0..12) {
             0 => {
                 wanted.action = "early";
+                // It may be answered as a whole, which is more than a piece of a large one.
+                wanted.size = wanted.size.min(WHOLE_MAX);
                 wanted.body = wanted.body.max(1);
                 wanted.expects_continue = false;
             }

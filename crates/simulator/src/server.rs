@@ -206,9 +206,11 @@ impl Server {
         if let Err(rule) = self.engine.audit() {
             net.borrow_mut().violation(&rule);
         }
-        if self.engine.longest_output() > OUTPUT_MAX {
-            net.borrow_mut()
-                .violation("more and more is written to a client that takes nothing");
+        let longest = self.engine.longest_output();
+        if longest > OUTPUT_MAX {
+            net.borrow_mut().violation(&format!(
+                "more and more is written to a client that takes nothing: {longest} bytes"
+            ));
         }
         if self.others.told.get() != self.engine.connection_count() {
             net.borrow_mut()
