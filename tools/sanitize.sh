@@ -61,6 +61,9 @@ rust_address() (
     echo "excluded: steady_state_allocates_nothing, a_request_through_routes_middleware_and_json_allocates_nothing (they count allocations; nothing is recycled here)"
     echo "excluded: dropping_the_driver_does_not_wait_for_ever (leaks what a read may still write to)"
     echo "excluded: poll::a_forked_child_closes… (what the child gives up is never freed)"
+    # Tests start them as programs.
+    logged "$name-examples" cargo +nightly build --locked --target "$host" \
+        --features theframework/no-recycle -p theframework --examples || return 1
     rust_test "$name" -p theframework-memory -p theframework-io -p theframework --lib --tests \
         -- --skip steady_state_allocates_nothing --skip json_allocates_nothing \
         --skip poll::a_forked_child_closes \
