@@ -13,6 +13,14 @@ use theframework::{
     Settings, StatusCode, TestClient, http,
 };
 
+/// What handlers put away, for as long as the process lives; a leak detector finds its way there.
+fn keep<T: Send + 'static>() -> &'static Mutex<Vec<T>> {
+    static ALL: Mutex<Vec<&'static (dyn std::any::Any + Send + Sync)>> = Mutex::new(Vec::new());
+    let kept: &'static Mutex<Vec<T>> = Box::leak(Box::default());
+    ALL.lock().unwrap().push(kept);
+    kept
+}
+
 fn settings() -> Settings {
     Settings {
         graceful_timeout: Duration::from_millis(200),
@@ -55,7 +63,7 @@ fn read_some(s: &mut TcpStream) -> String {
 
 #[test]
 fn head_of_a_channel_is_the_whole_answer() {
-    let kept: &'static Mutex<Vec<Sender>> = Box::leak(Box::default());
+    let kept: &'static Mutex<Vec<Sender>> = keep();
     let server = App::new()
         .settings(settings())
         .get("/events", move |_: &mut Request, r: &mut Response| {
@@ -76,7 +84,7 @@ fn head_of_a_channel_is_the_whole_answer() {
 
 #[test]
 fn a_drain_ends_beside_a_channel_that_says_nothing() {
-    let kept: &'static Mutex<Vec<Sender>> = Box::leak(Box::default());
+    let kept: &'static Mutex<Vec<Sender>> = keep();
     let server = App::new()
         .settings(settings())
         .get("/events", move |_: &mut Request, r: &mut Response| {
@@ -97,7 +105,7 @@ fn a_drain_ends_beside_a_channel_that_says_nothing() {
 
 #[test]
 fn a_drain_ends_beside_a_channel_that_has_said_something() {
-    let kept: &'static Mutex<Vec<Sender>> = Box::leak(Box::default());
+    let kept: &'static Mutex<Vec<Sender>> = keep();
     let server = App::new()
         .settings(settings())
         .get("/events", move |_: &mut Request, r: &mut Response| {
@@ -121,7 +129,7 @@ fn a_drain_ends_beside_a_channel_that_has_said_something() {
 
 #[test]
 fn a_drain_ends_beside_an_answer_that_does_not_come() {
-    let kept: &'static Mutex<Vec<Responder>> = Box::leak(Box::default());
+    let kept: &'static Mutex<Vec<Responder>> = keep();
     let server = App::new()
         .settings(settings())
         .get("/", move |_: &mut Request, r: &mut Response| {
@@ -288,7 +296,7 @@ fn all_methods_of_any_stream() {
 
 #[test]
 fn nobody_can_connect_while_it_drains() {
-    let kept: &'static Mutex<Vec<Responder>> = Box::leak(Box::default());
+    let kept: &'static Mutex<Vec<Responder>> = keep();
     let server = App::new()
         .settings(Settings {
             graceful_timeout: Duration::from_secs(20),
@@ -315,7 +323,7 @@ fn nobody_can_connect_while_it_drains() {
 
 #[test]
 fn the_sender_of_a_channel_that_was_replaced_is_told() {
-    let kept: &'static Mutex<Vec<Sender>> = Box::leak(Box::default());
+    let kept: &'static Mutex<Vec<Sender>> = keep();
     let app = App::new().get(
         "/",
         move |_: &mut Request, r: &mut Response| -> theframework::Result {
@@ -340,7 +348,7 @@ fn the_sender_of_a_channel_that_was_replaced_is_told() {
 
 #[test]
 fn a_reset_is_seen_before_the_first_piece() {
-    let kept: &'static Mutex<Vec<Sender>> = Box::leak(Box::default());
+    let kept: &'static Mutex<Vec<Sender>> = keep();
     let server = App::new()
         .settings(settings())
         .get("/events", move |_: &mut Request, r: &mut Response| {
@@ -522,7 +530,7 @@ fn an_unread_body_that_is_whole_does_not_end_the_connection() {
 
 #[test]
 fn a_successor_on_the_same_port_gets_all_who_come() {
-    let kept: &'static Mutex<Vec<Responder>> = Box::leak(Box::default());
+    let kept: &'static Mutex<Vec<Responder>> = keep();
     let make = move |at: String| {
         App::new()
             .settings(Settings {
@@ -592,7 +600,7 @@ fn a_streamed_answer_to_an_unread_body_says_close() {
 
 #[test]
 fn a_channel_without_a_body_is_over_at_once() {
-    let kept: &'static Mutex<Vec<Sender>> = Box::leak(Box::default());
+    let kept: &'static Mutex<Vec<Sender>> = keep();
     let server = App::new()
         .settings(settings())
         .get("/n", move |_: &mut Request, r: &mut Response| {
@@ -678,7 +686,7 @@ fn a_timer_that_is_set_in_a_drop_is_in_time() {
 
 #[test]
 fn an_answer_is_not_waited_for_when_its_client_has_reset() {
-    let kept: &'static Mutex<Vec<Responder>> = Box::leak(Box::default());
+    let kept: &'static Mutex<Vec<Responder>> = keep();
     let server = App::new()
         .settings(settings())
         .config(Config {
@@ -703,7 +711,7 @@ fn an_answer_is_not_waited_for_when_its_client_has_reset() {
 
 #[test]
 fn an_answer_that_comes_later_has_its_time_where_bodies_stream_too() {
-    let kept: &'static Mutex<Vec<Responder>> = Box::leak(Box::default());
+    let kept: &'static Mutex<Vec<Responder>> = keep();
     let server = App::new()
         .settings(settings())
         .config(Config {
@@ -755,7 +763,7 @@ fn no_loop_turns_in_vain() {
         }
     }
     for driver in [DriverKind::IoUring, DriverKind::Poll] {
-        let kept: &'static Mutex<Vec<Sender>> = Box::leak(Box::default());
+        let kept: &'static Mutex<Vec<Sender>> = keep();
         let server = App::new()
             .settings(Settings {
                 driver: Some(driver),
@@ -867,7 +875,7 @@ fn a_reader_gets_no_empty_piece() {
 
 #[test]
 fn a_client_that_closes_is_seen_by_a_quiet_stream_of_events() {
-    let kept: &'static Mutex<Vec<Sender>> = Box::leak(Box::default());
+    let kept: &'static Mutex<Vec<Sender>> = keep();
     let server = App::new()
         .settings(settings())
         .get("/", move |_: &mut Request, r: &mut Response| {

@@ -233,6 +233,9 @@ fn work_elsewhere_brings_back_what_it_made_to_its_loop() {
     on_all(make, |client| assert_eq!(text(&client.get("/")), "42"));
 }
 
+/// Those who never answer.
+static KEPT: Mutex<Vec<Responder>> = Mutex::new(Vec::new());
+
 /// The drain waits for what is under way, and no longer than it may.
 #[test]
 fn a_server_that_stops_finishes_what_it_has_begun() {
@@ -254,7 +257,7 @@ fn a_server_that_stops_finishes_what_it_has_begun() {
                 });
             })
             .get("/never", |_: &mut Request, response: &mut Response| {
-                std::mem::forget(response.defer());
+                KEPT.lock().unwrap().push(response.defer());
             });
         let settings = Settings {
             graceful_timeout: Duration::from_millis(600),

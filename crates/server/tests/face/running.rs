@@ -213,7 +213,10 @@ fn figures_of_memory_come_back_to_where_they_were() {
             (0, 0, 0),
             "{memory:?}"
         );
-        assert!(memory.cached_bytes > 100_000, "{memory:?}");
+        assert!(
+            memory.cached_bytes > 100_000 || !theframework_memory::RECYCLES,
+            "{memory:?}"
+        );
         stop(server);
     }
 }
