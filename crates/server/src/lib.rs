@@ -40,7 +40,7 @@
 //!
 //! A request is parsed where the kernel put it, and borrowed from there. What a response consists of lies in
 //! an arena that goes with the exchange. In steady state a request allocates nothing but what its handler
-//! allocates. An idle connection costs about 200 bytes.
+//! allocates. An idle connection costs about 250 bytes (`docs/performance-rust.md`).
 //!
 //! # Below
 //!
